@@ -1,0 +1,1 @@
+"""The engines: places where messages live, behind `stiqueue.engine.Engine`."""

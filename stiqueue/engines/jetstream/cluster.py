@@ -1,0 +1,271 @@
+"""The connection to the cluster: requests with bounded waits, many confirmations at once, and errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import count
+from typing import Any
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as Interest
+
+from stiqueue.errors import StiQueueError, StoreError, Unavailable
+
+CONNECT_SECONDS = 2.0
+"""How long one server may take to accept a connection."""
+START_SECONDS = 10.0
+"""How long the first connection may take."""
+CALL_SECONDS = 5.0
+"""How long an answer may take."""
+API_SECONDS = 10.0
+"""The same, where something is to be made."""
+RESEND_SECONDS = 1.0
+"""After how long without a confirmation an acknowledgement is sent again."""
+CLOSE_SECONDS = 2.0
+PENDING_BYTES = 64 << 20
+"""How much may wait to be sent."""
+NO_RESPONDERS = "503"
+
+Handler = Callable[[Msg], Awaitable[None]]
+
+
+class Refused(StiQueueError):
+    """Raised when the cluster answers a request with an error of its own."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        """Keep the number and the text of the cluster's answer."""
+        super().__init__(f"{error.get('description', error)} ({error.get('err_code', '')})")
+        self.number = int(error.get("err_code", 0))
+        self.text = str(error.get("description", ""))
+
+
+class Cluster:
+    """One connection, which finds another server by itself when its own is gone."""
+
+    def __init__(self, servers: list[str], name: str, logger: logging.Logger) -> None:
+        """Describe the connection; nothing is opened."""
+        self._servers = servers
+        self._name = name
+        self._logger = logger
+        self._client = Client()
+        self._tokens = count(1)
+        self._expected: dict[str, _Round] = {}
+        """Rounds that wait for a confirmation, by the last token of its subject."""
+        self._inbox = ""
+        self._closing = False
+        self.on_reconnect: Callable[[], None] = lambda: None
+        """Called when the connection is there again."""
+
+    @property
+    def version(self) -> str:
+        """The version of the server that is connected."""
+        return str(self._client.connected_server_version).strip("<>").rpartition(" v")[2]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message, with its headers, that the server takes."""
+        return self._client.max_payload
+
+    async def connect(self) -> None:
+        """Connect to one of the servers.
+
+        Raises:
+            StoreError: none can be reached, or none accepts us.
+        """
+        try:
+            await asyncio.wait_for(
+                self._client.connect(
+                    servers=self._servers,
+                    name=self._name,
+                    error_cb=self._failed,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._reconnected,
+                    connect_timeout=int(CONNECT_SECONDS),
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.2,  # type: ignore[arg-type]  # the annotation says int; any number works
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    pending_size=PENDING_BYTES,
+                    drain_timeout=int(CLOSE_SECONDS),
+                    skip_subject_validation=True,  # all subjects are made here, of checked names
+                ),
+                START_SECONDS,
+            )
+        except (OSError, asyncio.TimeoutError, nats_errors.Error) as error:
+            raise StoreError(
+                f"no NATS server of {', '.join(self._servers)} can be used: {error or type(error).__name__}"
+            ) from error
+        self._inbox = self._client.new_inbox()
+        await self.subscribe(f"{self._inbox}.*", self._confirmed)
+
+    async def _failed(self, error: Exception) -> None:
+        self._logger.debug("NATS: %r", error)
+
+    async def _disconnected(self) -> None:
+        if not self._closing:
+            self._logger.warning("the connection to NATS is lost; looking for another server")
+
+    async def _reconnected(self) -> None:
+        self._logger.warning("connected to NATS again")
+        self.on_reconnect()
+
+    async def close(self) -> None:
+        """Send what waits to be sent, and end. Safe to call twice."""
+        self._closing = True
+        if self._client.is_connected:
+            with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.wait_for(self._client.flush(), CLOSE_SECONDS)
+        if not self._client.is_closed:
+            with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
+
+    # -- talking ------------------------------------------------------------------------------------------------------
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else has."""
+        return self._client.new_inbox()
+
+    async def subscribe(self, subject: str, handler: Handler) -> Interest:
+        """Call `handler` with each message on `subject`. What comes is bounded by what was asked for, not here."""
+        return await self._client.subscribe(subject, cb=handler, pending_msgs_limit=0, pending_bytes_limit=0)
+
+    async def flush(self) -> None:
+        """Wait until the server has read all that was sent, and we all that it sent before its answer."""
+        with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError):
+            await asyncio.wait_for(self._client.flush(), CALL_SECONDS)
+
+    async def send(
+        self, subject: str, body: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send a message and wait for nothing.
+
+        Raises:
+            Unavailable: there is no connection, and no room to keep the message until there is.
+        """
+        try:
+            await self._client.publish(subject, body, reply, headers)
+        except nats_errors.Error as error:
+            raise unavailable(error) from error
+
+    async def ask(
+        self, subject: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout: float = CALL_SECONDS
+    ) -> Msg:
+        """Send a request and return its answer.
+
+        Raises:
+            NobodyThere: nobody listens to `subject`; surely nothing happened.
+            Unavailable: no answer in time; it may have happened.
+        """
+        if not self._client.is_connected:
+            raise NobodyThere("there is no connection to NATS")
+        try:
+            return await self._client.request(subject, body, timeout, headers=headers)
+        except nats_errors.NoRespondersError as error:
+            raise NobodyThere("no server of the cluster is in charge; it may be electing one") from error
+        except (nats_errors.Error, asyncio.TimeoutError) as error:
+            raise unavailable(error) from error
+
+    async def call(self, path: str, /, **request: Any) -> dict[str, Any]:
+        """Call JetStream's API.
+
+        Raises:
+            Refused: it answered with an error.
+            Unavailable: it did not answer.
+        """
+        answer = await self.ask(f"$JS.API.{path}", json.dumps(request).encode() if request else b"", None, API_SECONDS)
+        return read_answer(answer)
+
+    async def confirm(self, messages: Iterable[tuple[str, bytes]], timeout: float = CALL_SECONDS) -> list[int]:
+        """Send messages, each to be confirmed by its receiver; those that are not are sent again until `timeout`.
+
+        Return the indices of those that were never confirmed.
+        """
+        waiting = dict(enumerate(messages))
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout
+        while waiting and loop.time() < give_up:
+            await self._confirm_once(waiting, min(RESEND_SECONDS, give_up - loop.time()))
+        return list(waiting)
+
+    async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> None:
+        """Send all of `waiting` and drop those that are confirmed."""
+        expected = _Round(waiting)
+        tokens = []
+        try:
+            for index, (subject, body) in list(waiting.items()):
+                token = f"{next(self._tokens):x}"
+                tokens.append(token)
+                self._expected[token] = expected
+                expected.indices[token] = index
+                await self.send(subject, body, f"{self._inbox}.{token}")
+            await asyncio.wait_for(expected.done, timeout)
+        except (asyncio.TimeoutError, Unavailable):
+            await asyncio.sleep(min(0.05, timeout))
+        finally:
+            for token in tokens:
+                self._expected.pop(token, None)
+
+    async def _confirmed(self, answer: Msg) -> None:
+        token = answer.subject.rpartition(".")[2]
+        expected = self._expected.pop(token, None)
+        if expected is not None:
+            expected.answered(token, not is_status(answer, NO_RESPONDERS))
+
+
+class _Round:
+    """Messages that were sent and wait for their confirmations."""
+
+    def __init__(self, waiting: dict[int, tuple[str, bytes]]) -> None:
+        self._waiting = waiting
+        self.indices: dict[str, int] = {}
+        self._left = len(waiting)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def answered(self, token: str, confirmed: bool) -> None:
+        if confirmed:
+            self._waiting.pop(self.indices[token], None)
+        self._left -= 1
+        if not self._left and not self.done.done():
+            self.done.set_result(None)
+
+
+class NobodyThere(Unavailable):
+    """Raised when nobody listens, so that surely nothing happened."""
+
+
+def unavailable(error: Exception) -> Unavailable:
+    """Return an error of the connection as one of ours."""
+    text = str(error).removeprefix("nats: ") or type(error).__name__
+    return Unavailable(f"the NATS cluster does not answer: {text}")
+
+
+def read_answer(answer: Msg) -> dict[str, Any]:
+    """Return an answer of JetStream.
+
+    Raises:
+        Refused: it is an error.
+    """
+    read: dict[str, Any] = json.loads(answer.data)
+    if "error" in read:
+        raise Refused(read["error"])
+    return read
+
+
+def is_status(message: Msg, *statuses: str) -> bool:
+    """Return whether a message is one of the cluster's statuses instead of a message."""
+    headers = message.headers
+    return bool(headers) and not message.data and headers.get("Status", "") in statuses  # type: ignore[union-attr]
+
+
+__all__ = ["Cluster", "NobodyThere", "Refused", "is_status", "read_answer", "unavailable"]

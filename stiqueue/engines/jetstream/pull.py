@@ -1,0 +1,196 @@
+"""One standing request of a consumer for messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from typing import Any, Protocol
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as Interest
+
+from stiqueue.engines.jetstream.cluster import Cluster, is_status
+from stiqueue.engines.jetstream.names import CONSUMER
+from stiqueue.engines.jetstream.streams import NANOSECONDS, Streams
+from stiqueue.errors import StiQueueError, Unavailable
+
+PULL_SECONDS = 60.0
+"""How long a request stands."""
+HEARTBEAT_SECONDS = 5.0
+"""How often the cluster says that it stands."""
+SILENCE_SECONDS = 12.0
+"""A request of which nothing is heard for so long is made anew."""
+RETRY_SECONDS = 0.25
+DRAIN_SECONDS = 5.0
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class End(Enum):
+    """Why a request is over."""
+
+    NOTHING_THERE = 1
+    TIME_OVER = 2
+    TOO_LARGE = 3
+    """The next message is larger than what was asked for."""
+    LOST = 4
+    """Nobody serves it any more."""
+
+
+class Owner(Protocol):
+    """The consumer, as far as its request is concerned."""
+
+    def arrived(self, message: Msg) -> None:
+        """A message has come that was asked for."""
+        ...
+
+    def too_late(self, message: Msg) -> None:
+        """A message has come that is not wanted any more."""
+        ...
+
+    def ended(self, why: End) -> None:
+        """The request is over without all that was asked for: it is time to ask again, or to end."""
+        ...
+
+    def failed(self, error: StiQueueError) -> None:
+        """There is no use in asking again."""
+        ...
+
+
+class Pull:
+    """Asks for messages, one request at a time. Each message that comes is leased to this gateway."""
+
+    def __init__(self, cluster: Cluster, streams: Streams, spawn: Spawn, queue: str, owner: Owner) -> None:
+        """Pull from `queue` for `owner`; nothing is asked for yet."""
+        self._cluster = cluster
+        self._streams = streams
+        self._spawn = spawn
+        self._queue = queue
+        self._owner = owner
+        self._interest: Interest | None = None
+        self._interests = 0
+        """How many there were: messages of an earlier one come too late."""
+        self.is_asking = self._stopped = False
+        self._heard = 0.0
+        self.expected = 0
+        """How many messages the request may still bring."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether a request stands, or is being made."""
+        return self.is_asking or self.expected > 0
+
+    def ask(self, request: Callable[[], dict[str, Any] | None]) -> None:
+        """Ask for what `request` returns when everything is ready for it; None: for nothing."""
+        if not self.stands and not self._stopped:
+            self.is_asking = True
+            self._spawn(self._ask(request))
+
+    async def _ask(self, request: Callable[[], dict[str, Any] | None]) -> None:
+        try:
+            stream = await self._streams.ensure(self._queue)
+            if self._interest is None:
+                await self._take_interest()
+            asked = None if self._stopped else request()
+            if asked is None or self._interest is None:
+                return
+            if not asked.get("no_wait") and "expires" not in asked:
+                asked["expires"] = int(PULL_SECONDS * NANOSECONDS)
+                asked["idle_heartbeat"] = int(HEARTBEAT_SECONDS * NANOSECONDS)
+            self.expected = asked["batch"]
+            self._heard = time.monotonic()
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{CONSUMER}"
+            await self._cluster.send(subject, json.dumps(asked).encode(), self._interest.subject)
+        except Unavailable:
+            self.expected = 0
+            self._again_soon()
+        except StiQueueError as error:
+            self._owner.failed(error)
+        finally:
+            self.is_asking = False
+            if self._stopped:
+                await self._lose_interest()
+
+    async def _take_interest(self) -> None:
+        self._interests += 1
+        number = self._interests
+
+        async def heard(message: Msg) -> None:
+            self._hear(message, number)
+
+        self._interest = await self._cluster.subscribe(self._cluster.new_inbox(), heard)
+
+    def _again_soon(self) -> None:
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._owner.ended, End.LOST)
+
+    def renew(self) -> None:
+        """Ask anew: the request may be lost."""
+        if self.expected:
+            self.expected = 0
+            self._spawn(self._lose_interest())
+            self._owner.ended(End.LOST)
+
+    def check_silence(self) -> None:
+        """Ask anew when the cluster has said nothing for long."""
+        if self.expected and time.monotonic() - self._heard > SILENCE_SECONDS:
+            self.renew()
+
+    async def finish(self) -> None:
+        """Ask for nothing more; what is on its way has come when this returns."""
+        self._stopped = True
+        interest = self._interest
+        if interest is not None and self.expected:
+            await _drained(interest)
+            if self._interest is interest:
+                self._interest = None
+        self.expected = 0
+        self._owner.ended(End.LOST)
+
+    async def stop(self) -> None:
+        """Ask for nothing more; what is on its way has come, too late, when this returns."""
+        self._stopped = True
+        self.expected = 0
+        await self._lose_interest()
+
+    async def _lose_interest(self) -> None:
+        interest, self._interest = self._interest, None
+        if interest is not None:
+            self._interests += 1
+            await _drained(interest)
+
+    def _hear(self, message: Msg, number: int) -> None:
+        self._heard = time.monotonic()
+        is_current = number == self._interests
+        if message.reply.startswith("$JS.ACK."):
+            if is_current and self.expected:
+                self.expected -= 1
+                self._owner.arrived(message)
+            else:
+                self._owner.too_late(message)
+        elif is_current and not is_status(message, "100"):
+            self._over(message)
+
+    def _over(self, message: Msg) -> None:
+        """The cluster says that the request is over."""
+        self.expected = 0
+        text = (message.headers or {}).get("Description", "")
+        if is_status(message, "404"):
+            self._owner.ended(End.NOTHING_THERE)
+        elif is_status(message, "408"):
+            self._owner.ended(End.TIME_OVER)
+        elif "MaxBytes" in text:
+            self._owner.ended(End.TOO_LARGE)
+        else:  # nobody is in charge, a new leader, a consumer that is gone
+            self._streams.forget(self._queue)
+            self._again_soon()
+
+
+async def _drained(interest: Interest) -> None:
+    """Get no more messages, after those that are on their way."""
+    try:
+        await asyncio.wait_for(interest.drain(), DRAIN_SECONDS)  # type: ignore[no-untyped-call]
+    except Exception:  # the connection is gone, and all interest with it
+        return

@@ -1,0 +1,16 @@
+"""What happened to a queue at one gateway since it started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Totals:
+    """The counters of one queue."""
+
+    enqueued: int = 0
+    acked: int = 0
+    requeued: int = 0
+    expired: int = 0
+    dead_lettered: int = 0
