@@ -1,0 +1,129 @@
+"""Tables: for people as wide as their terminal, piped as lines with tabs, for scripts as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stiqueue.cli.output import Row, on_terminal, printable, show_json, write
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+GAP = 2
+"""Spaces between two columns."""
+NARROWEST = 8
+"""How far the values of a flexible column are cut."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    key: str
+    """The name of its value in a row, and its heading when nobody watches."""
+    title: str = ""
+    """Its heading for people; default: the key."""
+    shown: Callable[[Any], str] = str
+    """How people see a value."""
+    style: Callable[[Any], str] = lambda value: ""
+    """The colour of a value."""
+    right: bool = True
+    """Whether it is aligned to the right."""
+    flexible: bool = False
+    """Whether its values are cut where the terminal is too narrow for them."""
+    extra: bool = False
+    """Whether it is left out where the terminal is too narrow for it."""
+
+
+def show_rows(columns: Sequence[Column], rows: Iterable[Row], as_json: bool) -> None:
+    """Print rows: all that is known as JSON, or the columns as a table, or (piped) as lines with tabs."""
+    if as_json:
+        for row in rows:
+            show_json(row)
+    elif on_terminal():
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        console.print(table(columns, list(rows), console.width))
+    else:
+        write("\t".join(column.key for column in columns).encode() + b"\n")
+        for row in rows:
+            write("\t".join(printable(str(row[column.key])) for column in columns).encode() + b"\n")
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
+    """Return rows as people see them, on a terminal that is `width` characters wide."""
+    from rich.table import Table
+    from rich.text import Text
+
+    titles = {column: Text(column.title or column.key, "bold") for column in columns}
+    cells = {
+        column: [Text(printable(column.shown(row[column.key])), column.style(row[column.key])) for row in rows]
+        for column in columns
+    }
+    widths = {column: max(text.cell_len for text in [titles[column], *cells[column]]) for column in columns}
+    _fit(widths, width)
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for column, room in widths.items():
+        for text in cells[column]:
+            text.truncate(room, overflow="ellipsis")
+        made.add_column(titles[column], justify="right" if column.right else "left", no_wrap=True)
+    for values in zip(*(cells[column] for column in widths), strict=True):
+        made.add_row(*values)
+    return made
+
+
+def _fit(widths: dict[Column, int], width: int) -> None:
+    """Leave out and narrow columns until they fit."""
+    for column in reversed(list(widths)):
+        if column.extra and _total(widths) > width:
+            del widths[column]
+    while _total(widths) > width:
+        widest = max((column for column in widths if column.flexible), key=lambda column: widths[column], default=None)
+        if widest is None or widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
+
+
+def _total(widths: dict[Column, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
+
+
+# -- values, for people -----------------------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Return a count; a dash for 0, so that the eye finds the others."""
+    return f"{value:,.0f}" if value >= 0.5 else "-"
+
+
+def rate(value: float) -> str:
+    """Return a number a second."""
+    return f"{value:.1f}" if 0 < value < 10 else number(value)
+
+
+def size(value: float) -> str:
+    """Return bytes as kB, MB, ..."""
+    if value < 1_000:
+        return f"{value:.0f} B" if value else "-"
+    for unit in ("kB", "MB", "GB", "TB"):
+        value /= 1_000
+        if value < 999.5 or unit == "TB":
+            break
+    return f"{value:,.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
+
+
+def age(milliseconds: float) -> str:
+    """Return a duration in its two largest units."""
+    seconds = milliseconds / 1_000
+    if not seconds:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    for unit, length, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length}{unit} {whole % length // part}{smaller}"
+    return f"{whole}s"
