@@ -1,0 +1,1 @@
+"""What only a client of asyncio can do wrong: cancellation, event loops, and sharing them fairly."""

@@ -1,0 +1,1 @@
+"""The command `stiqueue` as people and scripts use it, on a real server."""

@@ -1,0 +1,73 @@
+"""Short names for what tests do with a data file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stiqueue.engines.durable import DurableEngine
+from stiqueue.lease import Lease
+from stiqueue.message import Batch, Receipt, Settlement, Subscription
+
+PATIENCE = 20.0
+"""Seconds that a write may take on a busy machine."""
+PARTS = ("", "-wal", "-mark")
+"""What of a data file survives a kill."""
+
+
+@contextmanager
+def opened(path: Path, **options: Any) -> Iterator[DurableEngine]:
+    """Open an engine on a file, for a while."""
+    engine = DurableEngine(path, **options)
+    engine.start_now()
+    try:
+        yield engine
+    finally:
+        engine.close_now()
+
+
+def enqueue(engine: DurableEngine, *bodies: bytes, queue: str = "default", **more: Any) -> Receipt:
+    """Enqueue and wait until it is confirmed."""
+    answer = engine.submit(Batch(queue, bodies, **more))
+    return answer if isinstance(answer, Receipt) else answer.result(PATIENCE)
+
+
+def take(engine: DurableEngine, number: int, queue: str = "default") -> list[Lease]:
+    """Lease so many messages, which a consumer keeps."""
+    consumer = engine.subscribe(Subscription(queue, prefetch=number))
+    leases: list[Lease] = []
+    while len(leases) < number:
+        leases += consumer.take_waiting() or []
+    return leases
+
+
+def ack(engine: DurableEngine, leases: Sequence[Lease]) -> list[str]:
+    """Acknowledge and wait until it is confirmed; return the stale leases."""
+    answer = engine.settle_now(Settlement([lease.lease_id for lease in leases]))
+    return answer if isinstance(answer, list) else answer.result(PATIENCE)
+
+
+def drain(engine: DurableEngine, queue: str = "default") -> list[Lease]:
+    """Take and acknowledge all that is ready; return it in order."""
+    consumer = engine.subscribe(Subscription(queue, prefetch=1_000, wait=0.0))
+    drained: list[Lease] = []
+    while (leases := consumer.take_waiting()) is not None:
+        assert ack(engine, leases) == []
+        drained += leases
+    return drained
+
+
+def bodies(leases: Sequence[Lease]) -> list[bytes]:
+    """Return the bodies of deliveries."""
+    return [lease.body for lease in leases]
+
+
+def as_killed(path: Path, to: Path) -> Path:
+    """Copy a data file that is in use: what is there when its process is killed now."""
+    for part in PARTS:
+        if Path(f"{path}{part}").exists():
+            shutil.copyfile(f"{path}{part}", f"{to}{part}")
+    return to

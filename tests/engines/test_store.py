@@ -1,0 +1,247 @@
+"""Rows: they come back as they were, and a changed one is noticed."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, row_crc, shared_crc
+from stiqueue.engines.schema import PAGE_SIZE, create
+from stiqueue.engines.store import Store
+from stiqueue.engines.view import PAGE_BYTES, View
+from stiqueue.errors import StoreDamaged, StoreError
+
+LIKE = Row(0, 1_700_000_000_000, 0, None, None, None, 0, b"")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A new, empty data file."""
+    create(tmp_path / "stiqueue.db")
+    return tmp_path / "stiqueue.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    """An open store."""
+    store = Store(path, sync=False)
+    yield store
+    store.close()
+
+
+def insert(store: Store, bodies: list[bytes], like: Row = LIKE, lane: int = 1) -> list[int]:
+    """Insert messages with the ids 1, 2, ...; return their keys."""
+    keys = [lane << ID_BITS | number for number in range(1, len(bodies) + 1)]
+    with store.transaction():
+        store.insert(keys, bodies, like)
+    return keys
+
+
+BODIES = [
+    b"",
+    b"\0",
+    b"\0\0,",
+    b"\xff\xfe\x80",
+    b"',\"",
+    "ü☃".encode(),
+    b"x" * 100_000,
+    *map(os.urandom, range(1, 300)),
+]
+
+
+def test_bodies_come_back_exact(store: Store) -> None:
+    insert(store, BODIES)
+    assert [row.body for row in store.page(1, 0, 10_000)] == BODIES
+    assert [row.id for row in store.page(1, 5, 10)] == list(range(6, 16))
+
+
+@pytest.mark.parametrize("headers", [None, '{"a":"b"}', '{"ü":"☃,\\u0000"}'])
+def test_columns_come_back_exact(store: Store, headers: str | None) -> None:
+    like = LIKE._replace(attempt=3, expires_ms=5, headers=headers)
+    insert(store, [b"a", b"b"], like)
+    rows = store.page(1, 0, 10)
+    assert [row._replace(key=0, crc=0, body=b"") for row in rows] == [like, like]
+
+
+def test_pages_are_bounded_in_bytes(store: Store) -> None:
+    large = [b"a" * (PAGE_BYTES // 3), b"b" * (PAGE_BYTES + 1), b"c", b"d" * PAGE_BYTES]
+    insert(store, large)
+    sizes = []
+    after = 0
+    while rows := store.page(1, after, 1_000):
+        sizes.append(len(rows))
+        after = rows[-1].id
+    assert sizes == [1, 1, 1, 1]
+
+
+def test_delete_in_runs_and_single(store: Store) -> None:
+    keys = insert(store, [b"%d" % n for n in range(2_500)])
+    gone = {*keys[:1_200], *keys[1_300:2_400:7], keys[-1]}
+    with store.transaction():
+        store.delete(random.sample(sorted(gone), len(gone)))
+    assert [row.key for row in store.every(-1, 10_000)] == [key for key in keys if key not in gone]
+
+
+def test_a_message_to_delete_that_is_missing_is_damage(store: Store) -> None:
+    keys = insert(store, [b"a", b"b"])
+    with pytest.raises(StoreDamaged, match="1 of 3 messages to remove are missing"), store.transaction():
+        store.delete([*keys, keys[-1] + 5])
+    assert len(store.every(-1, 10)) == 2
+
+
+def test_update(store: Store) -> None:
+    key, other = insert(store, [b"a", b"b"])
+    row = store.every(-1, 1)[0]._replace(attempt=7, due_ms=9)
+    row = row._replace(crc=row_crc(shared_crc(*row[1:6]), key, b"a"))
+    with store.transaction():
+        store.update([row, row._replace(key=other + 1)])
+    assert store.delayed() == [row]
+    assert [each.key for each in store.page(1, 0, 10)] == [other]
+
+
+def test_the_check_covers_every_bit_of_a_row() -> None:
+    row = Row(5 << ID_BITS | 77, 1_700_000_000_000, 1, 3, 4, '{"a":"b"}', 0, b"body")
+    right = row_crc(shared_crc(*row[1:6]), row.key, row.body)
+    others = [row._replace(key=row.key ^ 1 << bit) for bit in range(63)]
+    others += [row._replace(time_ms=row.time_ms ^ 1 << bit) for bit in range(63)]
+    others += [row._replace(attempt=row.attempt ^ 1 << bit) for bit in range(31)]
+    others += [row._replace(due_ms=3 ^ 1 << bit, expires_ms=4) for bit in range(63)]
+    others += [row._replace(expires_ms=4 ^ 1 << bit) for bit in range(63)]
+    others += [row._replace(body=b"bodx"), row._replace(headers='{"a":"c"}'), row._replace(headers=None)]
+    assert all(row_crc(shared_crc(*other[1:6]), other.key, other.body) != right for other in others)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE message SET body = 'altered'",
+        "UPDATE message SET time_ms = time_ms + 1",
+        "UPDATE message SET attempt = 1",
+        "UPDATE message SET expires_ms = 1",
+        "UPDATE message SET headers = '{}'",
+        "UPDATE message SET crc = crc + 1",
+        f"UPDATE message SET key = key + {1 << ID_BITS}",
+    ],
+)
+def test_a_changed_message_is_not_delivered(path: Path, change: str) -> None:
+    store = Store(path)
+    insert(store, [b"good", b"bad"])
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"{change} WHERE body = CAST('bad' AS BLOB)")
+    db.close()
+    store = Store(path)
+    with pytest.raises(StoreDamaged, match="message 2 is damaged"):
+        store.every(-1, 10)
+    store.close()
+
+
+@pytest.mark.parametrize("column", ["queue", "priority", "messages", "bytes", "last_id", "seq", "crc"])
+def test_a_changed_lane_is_noticed(path: Path, column: str) -> None:
+    store = Store(path)
+    with store.transaction():
+        store.save_lanes([LaneRow(1, "q", 0, 1, 2, 3, 4)])
+    assert [lane.queue for lane in store.lanes()] == ["q"]
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE lane SET {column} = {column} || 1")
+    db.close()
+    store = Store(path)
+    with pytest.raises(StoreDamaged, match="lane 1"):
+        store.lanes()
+    store.close()
+
+
+def test_requests_are_remembered_for_a_while(store: Store) -> None:
+    old, new = RequestRow("q", "old", 1, 1, 1_000), RequestRow("q", "new", 2, 5, 2_000)
+    with store.transaction():
+        store.remember([old], 0)
+    with store.transaction():
+        store.remember([new], 1_500)
+    assert store.requests() == [new]
+    with store.transaction():
+        assert store.forget(1_500)
+        assert not store.forget(2_001)
+    assert store.requests() == []
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    keys = insert(store, [b"a"])
+    with pytest.raises(sqlite3.IntegrityError), store.transaction():
+        store.insert([keys[0] + 1, keys[0]], [b"b", b"again"], LIKE)
+    assert [row.body for row in store.every(-1, 10)] == [b"a"]
+
+
+def test_read_only_changes_nothing(path: Path) -> None:
+    store = Store(path)
+    insert(store, [b"a"])
+    content = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    copy = path.with_name("copy.db")
+    copy.write_bytes(content[0])
+    Path(f"{copy}-wal").write_bytes(content[1])
+    store.close()
+    for index in (None, b"somebody's index"):
+        if index:
+            Path(f"{copy}-shm").write_bytes(index)
+        reader = View(copy)
+        assert [row.body for row in reader.every(-1, 10)] == [b"a"]
+        reader.integrity()
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader._db.execute("DELETE FROM message")
+        reader.close()
+        assert (copy.read_bytes(), Path(f"{copy}-wal").read_bytes()) == content
+        assert not index or Path(f"{copy}-shm").read_bytes() == index
+    assert sorted(each.name for each in copy.parent.iterdir()) == [
+        "copy.db",
+        "copy.db-shm",
+        "copy.db-wal",
+        "stiqueue.db",
+    ]
+
+
+def test_pages_that_are_neither_in_the_file_nor_in_the_log(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the one where SQLite has its locks, which is never written."""
+    view = View(path)
+    pages = view._db.execute("PRAGMA page_count").fetchone()[0]
+    assert view.missing_page([]) == 0
+    monkeypatch.setattr(os.path, "getsize", lambda path: (pages - 2) * PAGE_SIZE)
+    assert view.missing_page([]) == pages - 1
+    assert view.missing_page([pages - 1]) == pages
+    assert view.missing_page([pages, pages - 1]) == 0
+    monkeypatch.setattr("stiqueue.engines.view._LOCK_PAGE", pages - 1)
+    assert view.missing_page([pages]) == 0
+    monkeypatch.undo()
+    view.close()
+
+
+def test_space_is_given_back(store: Store) -> None:
+    keys = insert(store, [b"x" * 3_000] * 2_000)
+    store.checkpoint(cut=True)
+    peak = store.path.stat().st_size
+    with store.transaction():
+        store.delete(keys)
+    unused = store.free_pages()
+    assert unused > 1_900
+    store.shrink(1_000)
+    assert store.free_pages() == unused - 1_000
+    store.shrink(unused)
+    store.checkpoint(cut=True)
+    assert store.path.stat().st_size < peak / 50
+    assert not Path(f"{store.path}-wal").stat().st_size
+
+
+def test_a_file_in_a_directory_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"nowhere/stiqueue.db: cannot be made"):
+        create(tmp_path / "nowhere" / "stiqueue.db")
+
+
+def test_another_connection_is_locked_out(store: Store) -> None:
+    """Also by SQLite itself, should somebody remove the lock file."""
+    insert(store, [b"a"])
+    with pytest.raises(StoreError, match="locked"):
+        Store(store.path)

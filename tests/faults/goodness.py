@@ -1,0 +1,79 @@
+"""A client that behaves well, while others do not: how long its calls take."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from stiqueue.v1 import queue_pb2 as pb
+from stiqueue.v1 import queue_pb2_grpc
+
+CALL_SECONDS = 5.0
+PAUSE_SECONDS = 0.005
+
+
+class GoodClient:
+    """Makes one unary call after another in a thread of its own, on a connection of its own."""
+
+    def __init__(self, target: str) -> None:
+        """Aim at a server."""
+        self.seconds: list[float] = []
+        """How long each call took."""
+        self.failures: list[str] = []
+        self._target = target
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="good client", daemon=True)
+
+    @property
+    def p99(self) -> float:
+        """The time that 1 of 100 calls exceeds, in seconds."""
+        return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
+
+    def __enter__(self) -> GoodClient:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ends.set()
+        self._thread.join(CALL_SECONDS * 2)
+
+    def _run(self) -> None:
+        with grpc.insecure_channel(self._target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub = queue_pb2_grpc.QueueServiceStub(channel)
+            stub.Cnt(pb.CntRequest(queues=["good"]), timeout=CALL_SECONDS, wait_for_ready=True)
+            while not self._ends.wait(PAUSE_SECONDS):
+                began = time.perf_counter()
+                try:
+                    stub.Cnt(pb.CntRequest(queues=["good"]), timeout=CALL_SECONDS)
+                except grpc.RpcError as failure:
+                    self.failures.append(str(failure))
+                self.seconds.append(time.perf_counter() - began)
+
+
+def usual_p99(target: str, seconds: float = 1.0) -> float:
+    """Return the p99 of a good client that nobody disturbs."""
+    with GoodClient(target) as good:
+        time.sleep(seconds)
+    return good.p99
+
+
+def resident_bytes(pid: int) -> int:
+    """Return how much memory a process uses."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(pid: int) -> int:
+    """Return how many file descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid: int) -> int:
+    """Return how many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))

@@ -1,0 +1,306 @@
+"""The cluster's engine on one server: what it refuses (51), death of a gateway (57), order (58), dead letters (59).
+
+Fault 47: the same history on a data file and on the cluster's engine gets the same verdict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.nats_servers import NatsServer, free_ports
+
+from stiqueue.engines.jetstream import JetStreamEngine
+from stiqueue.errors import StoreError
+from stiqueue.message import Batch, Durability, Outcome, Settlement, Subscription
+from stiqueue.v1 import queue_pb2 as pb
+
+from .checker import Expectation
+from .processes import ServerProcess, wait_until
+from .recorder import read_history
+from .run import Run
+
+SECOND = 1_000_000_000
+ACK_WAIT_SECONDS = 30.0
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A NATS server of this test alone."""
+    server = NatsServer(tmp_path / "nats")
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+def gateway(run: Run, nats: NatsServer, *options: str) -> ServerProcess:
+    """Start a server that keeps its messages in `nats`."""
+    return run.server("--engine", nats.address, "--replicas", "1", *options)
+
+
+# -- 51: what is refused ----------------------------------------------------------------------------------------------
+
+
+async def started(address: str, **options: object) -> JetStreamEngine:
+    """Start an engine and stop it again; return it."""
+    engine = JetStreamEngine(address, **options)  # type: ignore[arg-type]
+    await engine.start()
+    await engine.close()
+    return engine
+
+
+@pytest.mark.parametrize("sync", ["", "10s"])
+def test_51_a_server_that_does_not_sync_is_refused_unless_that_is_accepted(tmp_path: Path, sync: str) -> None:
+    server = NatsServer(tmp_path, sync=sync)
+    try:
+        server.start()
+        with pytest.raises(StoreError, match="sync_interval: always"):
+            asyncio.run(started(server.address, replicas=1))
+        engine = asyncio.run(started(server.address, replicas=1, unsafe=True))
+        assert engine.durability is Durability.MEMORY
+    finally:
+        server.end()
+
+
+def test_51_one_server_cannot_keep_three_replicas(nats: NatsServer) -> None:
+    for unsafe in (False, True):
+        with pytest.raises(StoreError, match="3 replicas"):
+            asyncio.run(started(nats.address, unsafe=unsafe))
+    assert asyncio.run(started(nats.address, replicas=1)).durability is Durability.DISK
+
+
+def test_51_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, jetstream=False)
+    try:
+        server.start()
+        with pytest.raises(StoreError, match="JetStream is off"):
+            asyncio.run(started(server.address, replicas=1))
+    finally:
+        server.end()
+
+
+def test_51_a_server_that_does_not_say_what_it_promises_is_refused(nats: NatsServer) -> None:
+    silent = f"nats://127.0.0.1:{nats.port}?monitor={free_ports(1)[0]}"
+    with pytest.raises(StoreError, match="monitoring port"):
+        asyncio.run(started(silent, replicas=1))
+
+
+def test_51_an_old_server_is_refused_whatever_is_accepted() -> None:
+    """A server that says that it is Debian's."""
+
+    async def old_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "old", "version": "2.9.10", "headers": True, "max_payload": 1 << 20, "jetstream": True}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async def connect() -> None:
+        async with await asyncio.start_server(old_server, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            for unsafe in (False, True):
+                with pytest.raises(StoreError, match=r"2\.9\.10"):
+                    await started(f"nats://127.0.0.1:{port}", replicas=1, unsafe=unsafe)
+
+    asyncio.run(connect())
+
+
+@pytest.mark.slow
+def test_51_nobody_there_is_refused_in_one_line(run: Run) -> None:
+    server = run.server("--engine", f"nats://127.0.0.1:{free_ports(1)[0]}", start=False)
+    server.start(ready=False)
+    assert server.wait(20) == 1
+    assert server.log.strip().splitlines()[-1].startswith("stiqueue: no NATS server of")
+    assert "Traceback" not in server.log
+
+
+# -- 57: a gateway dies -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(run: Run, nats: NatsServer) -> None:
+    """Another gateway delivers it 30 s after the last sign of life of the dead one, at the latest 1 s later."""
+    first, second = gateway(run, nats), gateway(run, nats)
+    values = run.fill(30)
+    holder = run.client("consume", "h", "--prefetch", 10, "--then", "hold", "--once")
+    holder.wait_for("holding 10")
+    killed = run.inject.kill(first)
+    other = run.client("consume", "o", "--prefetch", 100, target=second.target)
+
+    def returned() -> bool:
+        return sum(event.op == "deq" for event in read_history(run.directory, "o")) >= len(values)
+
+    wait_until(returned, ACK_WAIT_SECONDS + 10, "everything came", every=0.2)
+    last = max(event.t for event in read_history(run.directory, "o") if event.op == "deq")
+    print(f"given back {(last - killed) / SECOND:.1f} s after the kill")
+    assert last - killed <= (ACK_WAIT_SECONDS + 1) * SECOND
+    came = [event.value for event in read_history(run.directory, "o") if event.op == "deq"]
+    assert [value for value in came if value in values[:10]] == values[:10]
+    run.stop_clients([other])
+    run.servers.reverse()
+    run.drain()
+    run.assert_good(Expectation(confirmed=30))
+
+
+@pytest.mark.timeout(60)
+def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, nats: NatsServer) -> None:
+    first, second = gateway(run, nats, "--grace", "0"), gateway(run, nats)
+    values = run.fill(10)
+    holder = run.client("consume", "h", "--prefetch", 10, "--then", "hold", "--once")
+    holder.wait_for("holding 10")
+    signalled = run.inject.terminate(first)
+    stub = run.stub(second.target)
+    request = pb.DeqRequest(prefetch=10, max_messages=10)
+    stream = stub.Deq(request, timeout=20)
+    came = [message.body for response in [next(stream)] for message in response.messages]
+    took = (time.monotonic_ns() - signalled) / SECOND
+    print(f"given back {took:.2f} s after the signal")
+    assert took <= 2.0
+    assert came[0].startswith(values[0].encode())
+    stream.cancel()
+    assert first.wait() == 0
+
+
+@pytest.mark.timeout(60)
+def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, nats: NatsServer) -> None:
+    first, second = gateway(run, nats), gateway(run, nats)
+    run.fill(3)
+    stream = run.stub(first.target).Deq(pb.DeqRequest(), timeout=20)
+    other = run.stub(second.target)
+    for _ in range(3):
+        (message,) = next(stream).messages
+        lease = pb.AckRequest(lease_ids=[message.lease_id])
+        assert list(other.Ack(lease, timeout=5).stale_lease_ids) == []
+        assert list(other.Ack(lease, timeout=5).stale_lease_ids) == [message.lease_id]
+    counts = other.Cnt(pb.CntRequest(queues=["default"]), timeout=5).queues[0]
+    assert (counts.ready, counts.leased, counts.consumers, counts.acked) == (0, 0, 1, 3)
+    stream.cancel()
+
+
+# -- 58: order after giving back --------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("held", [1, 2, 5])
+def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(run: Run, nats: NatsServer, held: int) -> None:
+    gateway(run, nats)
+    values = run.fill(20)
+    holder = run.client("consume", "h", "--prefetch", held, "--then", "hold", "--once")
+    holder.wait_for(f"holding {held}")
+    run.inject.kill(holder)
+    run.wait_for_counts(5, ready=20, leased=0)
+    time.sleep(0.1)  # the give-back is confirmed a moment after it shows
+    assert [each.value for each in run.take_ready()] == values
+    run.drain()
+    run.assert_good(Expectation(confirmed=20, one_consumer=True))
+
+
+@pytest.mark.timeout(60)
+def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, nats: NatsServer) -> None:
+    gateway(run, nats)
+    values = run.fill(20)
+    holders = []
+    for name in ("h1", "h2"):
+        holder = run.client("consume", name, "--prefetch", 5, "--then", "hold", "--once")
+        holder.wait_for("holding 5")
+        holders.append(holder)
+    run.inject.kill(*holders)
+    run.wait_for_counts(5, ready=20, leased=0)
+    time.sleep(0.1)
+    came = [each.value for each in run.take_ready()]
+    assert sorted(came[:10], key=values.index) == values[:10]
+    for part in (values[:5], values[5:10]):
+        assert [value for value in came if value in part] == part
+    assert came[10:] == values[10:]
+    run.drain()
+    run.assert_good(Expectation(confirmed=20))
+
+
+# -- 59: dead letters -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60)
+def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, nats: NatsServer) -> None:
+    gateway(run, nats, "--max-attempts", "3")
+    run.fill(2)
+    stub = run.stub()
+    for attempt in range(1, 4):
+        (message,) = next(stub.Deq(pb.DeqRequest(max_messages=1), timeout=5)).messages
+        assert message.attempt == attempt
+        stub.Ack(pb.AckRequest(lease_ids=[message.lease_id], outcome=pb.OUTCOME_REQUEUE), timeout=5)
+    run.wait_for_counts(5, ready=1, leased=0, dead_lettered=1)
+    run.wait_for_counts(5, "default.dead", ready=1)
+    (message,) = next(stub.Deq(pb.DeqRequest(max_messages=1, no_ack=True), timeout=5)).messages
+    assert message.attempt == 1
+
+
+def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_a_second_copy(nats: NatsServer) -> None:
+    async def crash_and_recover() -> None:
+        dying = JetStreamEngine(nats.address, 1, max_attempts=1, ack_wait=2.0)
+        await dying.start()
+        await dying.enq(Batch("q", [b"poison"]))
+        taken = asyncio.Event()
+        consumer = dying.subscribe(Subscription("q"), taken.set)
+        while not (leases := consumer.take()):
+            await asyncio.wait_for(taken.wait(), 5)
+            taken.clear()
+
+        async def power_off(*_: object) -> list[int]:
+            await dying.cluster.close()  # the copy is confirmed, the original still there
+            return [0]
+
+        dying.cluster.confirm = power_off  # type: ignore[method-assign,assignment]
+        with pytest.raises(Exception, match="did not confirm"):
+            await dying.settle(Settlement([leases[0].lease_id], Outcome.DEAD_LETTER, reason="poison"))
+
+        healthy = JetStreamEngine(nats.address, 1, max_attempts=1, ack_wait=2.0)
+        await healthy.start()
+        counts = {each.queue: each for each in await healthy.counts(["q", "q.dead"])}
+        assert counts["q.dead"].ready == 1
+        assert counts["q"].ready == 1, "in both"
+        rung = asyncio.Event()
+        undertaker = healthy.subscribe(Subscription("q"), rung.set)
+        deadline = time.monotonic() + 10
+        while (await healthy.counts(["q"]))[0].ready and time.monotonic() < deadline:
+            assert undertaker.take() == [], "it is not delivered once more"
+            await asyncio.sleep(0.05)
+        counts = {each.queue: each for each in await healthy.counts(["q", "q.dead"])}
+        assert (counts["q"].ready, counts["q"].leased, counts["q.dead"].ready) == (0, 0, 1)
+        await healthy.close()
+        await dying.close()
+
+    asyncio.run(asyncio.wait_for(crash_and_recover(), 40))
+
+
+# -- 47: the same on both engines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("engine", ["data file", "jetstream"])
+def test_47_the_same_history_gets_the_same_verdict(run: Run, nats: NatsServer, engine: str) -> None:
+    """Load, a consumer killed, the server killed under load and started again, a drain: nothing lost, nothing twice."""
+    options = ["--data", str(run.directory / "queue.db")]
+    if engine == "jetstream":
+        options = ["--engine", nats.address, "--replicas", "1"]
+    server = run.server(*options)
+    producers = [run.client("produce", f"p{n}", "--batch", 50, "--rate", 30) for n in range(3)]
+    consumers = [run.client("consume", f"c{n}", "--prefetch", 20) for n in range(4)]
+    for client in [*producers, *consumers]:
+        client.wait_for("ready")
+    wait_until(lambda: run.counts().acked >= 1_000, 30, "load")
+    run.inject.kill(consumers[0])
+    wait_until(lambda: run.counts().acked >= 2_000, 30, "load after a consumer's death")
+    run.inject.kill(server)
+    run.inject.restart(server)
+    wait_until(lambda: run.counts().acked >= 1_000, 30, "load after the server's death")
+    run.stop_clients([*producers, *consumers[1:]])
+    run.drain()
+    run.assert_good(Expectation(confirmed=3_000))

@@ -1,0 +1,47 @@
+"""Fault 50, for the data file: each promise is broken in turn, and a named test must notice.
+
+A mutant that nobody catches is a missing test.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TESTS = HERE.parent
+
+CAUGHT = [
+    ("sync_off", "faults/test_power.py::test_14_power_cut"),
+    ("confirm_before_commit", "faults/test_crashes.py::test_13_sigkill_at_any_change"),
+    ("no_crc", "engines/test_damage.py::test_a_damaged_file_is_refused_as_it_is_and_accepted_with_what_can_be_read"),
+    ("no_crc", "faults/test_corruption.py::test_19_one_bit_anywhere"),
+    ("no_scan", "faults/test_corruption.py::test_19_the_log_tells_of_its_damage_without_the_mark"),
+    ("no_mark", "faults/test_corruption.py::test_20_an_old_backup_is_refused"),
+    ("no_reserve", "faults/test_durable.py::test_21_disk_full"),
+    ("no_lock", "faults/test_durable.py::test_24_two_servers_on_one_file"),
+    ("close_after_failed_sync", "engines/test_damage.py::test_17_after_a_failed_sync_the_file_is_left_alone"),
+    ("check_opened_for_writing", "faults/test_corruption.py::test_19_the_server_refuses"),
+]
+"""What is broken, and by which test it is noticed. Without anything broken all of them pass."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("mutant", "test"), CAUGHT)
+def test_50_a_broken_promise_is_noticed(mutant: str, test: str, tmp_path: Path) -> None:
+    paths = [str(HERE / "mutants"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "FAULT_MUTANT": mutant, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}"]
+    done = subprocess.run(
+        [*command, str(TESTS / test)], env=environment, capture_output=True, text=True, timeout=150, check=False
+    )
+    print(done.stdout[-3_000:])
+    if " skipped" in done.stdout and " failed" not in done.stdout:
+        pytest.skip("the test that would notice is skipped on this machine")
+    assert done.returncode == 1, f"{mutant} was not noticed"
+    assert " failed" in done.stdout

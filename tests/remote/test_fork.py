@@ -1,0 +1,217 @@
+"""`SQClient` on both sides of a `fork`. Everything happens in new interpreters: nobody forks the tests themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support.waiting import run_python, until
+
+from stiqueue import SQClient, SQServer
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.scenario("fork", client="SQClient"),
+]
+
+BEGIN = """
+import os, signal, sys, threading, time, warnings
+from stiqueue import SQClient
+warnings.simplefilter("ignore", DeprecationWarning)  # of fork beside threads, which is the point here
+client = SQClient(port=int(sys.argv[1]))
+
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        try:
+            work()
+        except BaseException as error:
+            print("child:", repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def run(server: SQServer, program: str) -> None:
+    """Run a program that forks; it must end well."""
+    done = run_python(BEGIN + program, server.port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_child_works_with_the_client_that_its_parent_used(server: SQServer, client: SQClient) -> None:
+    run(
+        server,
+        """
+client.enq("before")
+def work():
+    client.enq("of the child")
+    assert client.deq().decode() == "before"
+    assert client.ack()
+    assert client.cnt() == 1
+assert child(work) == 0
+client.enq("of the parent")
+assert client.deq().decode() == "of the child"
+""",
+    )
+    until(client.peek, b"of the parent")
+    assert client.counts().acked == 2
+
+
+def test_what_the_parent_holds_is_not_settled_by_its_child(server: SQServer, client: SQClient) -> None:
+    client.enq_many("abc")
+    run(
+        server,
+        """
+message = client.deq()
+assert message == b"a"
+def work():
+    assert client.deq() == b"b"
+    client.close()
+assert child(work) == 0
+assert client.counts().leased == 1, client.counts()
+assert message.ack() is True
+""",
+    )
+    assert client.peek() == b"c"
+    assert client.counts().acked == 2
+
+
+def test_a_child_that_dies_gives_back_only_its_own(server: SQServer, client: SQClient) -> None:
+    client.enq_many("abc")
+    run(
+        server,
+        """
+assert client.deq() == b"a"
+def work():
+    assert client.deq() == b"b"
+    os.kill(os.getpid(), signal.SIGKILL)
+assert child(work) == -signal.SIGKILL
+assert client.deq() == b"b"
+""",
+    )
+    until(lambda: client.counts().acked, 2)
+    assert client.peek() == b"c"
+
+
+def test_a_child_can_settle_what_its_parent_took(server: SQServer, client: SQClient) -> None:
+    client.enq_many("ab")
+    run(
+        server,
+        """
+message = client.deq()
+def work():
+    assert message.ack() is True
+assert child(work) == 0
+assert message.ack() is False
+""",
+    )
+    until(client.peek, b"b")
+    assert client.counts().acked == 1
+
+
+def test_a_fork_while_another_thread_waits_harms_neither(server: SQServer, client: SQClient) -> None:
+    run(
+        server,
+        """
+found = []
+thread = threading.Thread(target=lambda: found.append(client.deq()))
+thread.start()
+while client.counts().consumers < 1:
+    time.sleep(0.01)
+def work():
+    client.enq("for the child", queue="q")
+    assert client.deq(queue="q") == b"for the child"
+    client.close()
+for _ in range(5):
+    assert child(work) == 0
+client.enq("for the thread")
+thread.join(20)
+assert found == [b"for the thread"]
+""",
+    )
+    until(lambda: client.counts().acked, 1)
+
+
+def test_grandchildren_work_too(server: SQServer, client: SQClient) -> None:
+    run(
+        server,
+        """
+client.enq("parent")
+def work():
+    client.enq("child")
+    assert child(lambda: client.enq("grandchild")) == 0
+assert child(work) == 0
+""",
+    )
+    assert client.peek() == b"parent,child,grandchild"
+
+
+CHILD = """
+import multiprocessing, os, sys
+from stiqueue import SQClient
+
+client = SQClient(port=int(sys.argv[1]))
+
+def works(shared):
+    assert (client if shared else SQClient(port=int(sys.argv[1]))).deq() == b"a"
+
+def fails(shared):
+    works(shared)
+    sys.stderr = open(os.devnull, "w")
+    raise RuntimeError("a bug")
+
+if __name__ == "__main__":
+    how, what, shared = sys.argv[2:]
+    if shared:
+        client.cnt()
+    process = multiprocessing.get_context(how).Process(target=globals()[what], args=(bool(shared),))
+    process.start()
+    process.join(30)
+    assert process.exitcode == (0 if what == "works" else 1), process.exitcode
+    if shared:
+        client.cnt()
+"""
+
+starting = pytest.mark.parametrize(
+    "how",
+    [
+        "fork",
+        pytest.param("spawn", marks=pytest.mark.scenario("spawn", client="SQClient")),
+        pytest.param("forkserver", marks=pytest.mark.scenario("spawn", client="SQClient")),
+    ],
+)
+sharing = pytest.mark.parametrize("shared", ["", "shared"], ids=["a client of its own", "its parent's client"])
+
+
+def run_child(server: SQServer, directory: Path, *arguments: str) -> None:
+    """Run a program that starts a child by `multiprocessing`; both must end as expected."""
+    program = directory / "program.py"
+    program.write_text(CHILD)
+    done = run_python(program, server.port, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@starting
+@sharing
+def test_a_child_of_multiprocessing_that_ends_well_acks(
+    server: SQServer, client: SQClient, tmp_path: Path, how: str, shared: str
+) -> None:
+    client.enq_many("ab")
+    run_child(server, tmp_path, how, "works", shared)
+    until(lambda: client.counts().consumers, 0)
+    assert client.peek() == b"b"
+    assert client.counts().acked == 1
+
+
+@starting
+@sharing
+def test_a_child_of_multiprocessing_that_fails_gives_back(
+    server: SQServer, client: SQClient, tmp_path: Path, how: str, shared: str
+) -> None:
+    client.enq_many("ab")
+    run_child(server, tmp_path, how, "fails", shared)
+    until(client.peek, b"a,b")
+    assert client.counts().acked == 0

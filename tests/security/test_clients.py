@@ -1,0 +1,145 @@
+"""`SQClient` and `AsyncSQClient` with TLS and tokens: what they do, and what they say when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from security.conftest import Authority
+from stiqueue import TLS, AccessDenied, AsyncSQClient, InvalidRequest, SQClient, SQServer, Unauthenticated, Unavailable
+
+SECONDS = 20.0
+TOKEN, WEAK = "a-good-token-0123456789", "a-weak-token-0123456789"
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> str:
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    path.write_text(f"{TOKEN} admin\n{WEAK} peek")
+    return str(path)
+
+
+@pytest.fixture
+def server(authority: Authority, tokens: str, stack: ExitStack) -> SQServer:
+    certificate, key = authority.sign("server")
+    return stack.enter_context(SQServer(port=0, tls_cert=certificate, tls_key=key, tokens=tokens))
+
+
+def test_everything_works_over_tls_with_a_token(server: SQServer, authority: Authority) -> None:
+    with SQClient("localhost", server.port, tls=authority.path, token=TOKEN) as client:
+        assert client.enq_many("abc") == 3
+        assert client.deq(timeout=SECONDS) == b"a"
+        assert client.ack()
+        assert [bytes(each) for each in client.consume(prefetch=2, timeout=0)] == [b"b", b"c"]
+        assert client.peek() == b""
+        assert client.cnt() == 0
+
+
+def test_everything_works_for_asyncio_as_well(server: SQServer, authority: Authority) -> None:
+    async def use() -> None:
+        async with AsyncSQClient("localhost", server.port, tls=authority.path, token=TOKEN) as client:
+            await client.enq("a")
+            message = await client.deq(timeout=SECONDS)
+            assert message == b"a"
+            assert await client.peek() == b""
+
+    asyncio.run(use())
+
+
+def test_the_wrong_token_is_an_error_at_once(server: SQServer, authority: Authority) -> None:
+    with SQClient("localhost", server.port, tls=authority.path, token="a-wrong-token-0123456789") as client:
+        for call in client.cnt, client.deq, client.peek:
+            with pytest.raises(Unauthenticated) as refusal:
+                call()
+            assert "0123456789" not in str(refusal.value)
+
+
+def test_a_token_without_the_right_is_an_error_that_names_it(server: SQServer, authority: Authority) -> None:
+    with SQClient("localhost", server.port, tls=authority.path, token=WEAK) as client:
+        assert client.cnt() == 0
+        with pytest.raises(AccessDenied, match="no right to enq"):
+            client.enq("a")
+        with pytest.raises(AccessDenied, match="no right to deq"):
+            client.deq(timeout=SECONDS)
+
+
+def failure(port: int, **options: Any) -> Exception:
+    """Return why a client failed, within the 3 s that it may take."""
+    began = time.monotonic()
+    host = "localhost" if options.get("tls") else "127.0.0.1"
+    with SQClient(host, port, **options) as client, pytest.raises((Unauthenticated, Unavailable)) as failed:
+        client.enq("a")
+    assert time.monotonic() - began <= 3
+    return failed.value
+
+
+def test_43_an_authority_that_did_not_sign_is_named_at_once(server: SQServer, stranger: Authority) -> None:
+    error = failure(server.port, tls=stranger.path)
+    assert isinstance(error, Unauthenticated)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+def test_43_the_wrong_host_is_named_at_once_and_can_be_told(authority: Authority, stack: ExitStack) -> None:
+    certificate, key = authority.sign("server", "queue.example.com")
+    server = stack.enter_context(SQServer(port=0, tls_cert=certificate, tls_key=key))
+    assert isinstance(failure(server.port, tls=authority.path), Unauthenticated)
+    tls = TLS(authority.path, server_name="queue.example.com")
+    assert SQClient("localhost", server.port, tls=tls).cnt() == 0
+
+
+def test_43_tls_to_a_plain_port_is_an_error_at_once(authority: Authority) -> None:
+    with SQServer(port=0) as plain:
+        assert isinstance(failure(plain.port, tls=authority.path), Unauthenticated)
+
+
+def test_43_no_tls_to_a_tls_port_fails_within_the_timeout(server: SQServer) -> None:
+    # gRPC tells of the address that it tried last: that of IPv4, where somebody hangs up, or that of IPv6.
+    assert re.search("Socket closed|Connection refused", str(failure(server.port, timeout=1.0)))
+
+
+def test_43_mutual_tls(authority: Authority, stranger: Authority, stack: ExitStack) -> None:
+    certificate, key = authority.sign("server")
+    server = stack.enter_context(SQServer(port=0, tls_cert=certificate, tls_key=key, tls_client_ca=authority.path))
+    mine, my_key = authority.sign("client", "me")
+    with SQClient("localhost", server.port, tls=TLS(authority.path, mine, my_key)) as client:
+        assert client.enq("a") == 1
+    failure(server.port, tls=authority.path, timeout=1.0)
+    foreign, foreign_key = stranger.sign("client", "me")
+    failure(server.port, tls=TLS(authority.path, foreign, foreign_key), timeout=1.0)
+
+
+def test_a_token_stays_within_this_machine_without_tls(tokens: str) -> None:
+    with SQServer(port=0, tokens=tokens) as server, SQClient(port=server.port, token=TOKEN) as client:
+        client.enq("a")
+    with pytest.raises(InvalidRequest, match="tls is needed"):
+        SQClient("queue.example.com", token=TOKEN)
+
+
+@pytest.mark.parametrize("token", ["", " ", "two\nlines", "tökén"])
+def test_what_cannot_be_a_token_is_refused(token: str) -> None:
+    with pytest.raises(InvalidRequest, match="token: it is not a line of ASCII"):
+        SQClient(token=token)
+
+
+@pytest.mark.parametrize(
+    ("tls", "why"),
+    [(TLS(cert="a"), "together or not at all"), ("absent.pem", "No such file"), (TLS(ca="absent.pem"), "No such file")],
+)
+def test_tls_that_cannot_be_is_refused_by_the_first_call(tls: Any, why: str) -> None:
+    with pytest.raises(InvalidRequest, match=why):
+        SQClient(tls=tls).cnt()
+
+
+def test_no_token_is_shown(tokens: str) -> None:
+    client = SQClient(token=TOKEN, timeout=0.2, port=1)
+    assert TOKEN not in repr(client) + repr(vars(client)) + repr(client._session._make_transport)
+    with pytest.raises(Unavailable) as failed:
+        client.cnt()
+    assert TOKEN not in str(failed.value)

@@ -1,0 +1,96 @@
+"""The table of docs/clients.md: what may happen to a client, what it does then, and which tests have seen it.
+
+A test says ``@pytest.mark.scenario("server restarts")``, and which client it is for: by its parameter `kind`, or by
+``client="SQClient"``. A run of all such tests (the slow ones may be left out) in which none fails compares the table
+with the page, or writes it: ``--write-scenarios``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+BEGIN, END = "<!-- scenarios: begin -->\n", "<!-- scenarios: end -->\n"
+CLIENTS = ("SQClient", "AsyncSQClient")
+SCENARIOS = {
+    "server restarts": "calls wait and go on, a waiting `deq` and a loop too; nothing is enqueued twice",
+    "server is killed (`kill -9`)": "the same; what was confirmed is there, what was acked does not come again",
+    "server hangs (SIGSTOP)": "calls raise `Unavailable` after `timeout` and say why; afterwards it goes on",
+    "connection is reset, or an answer lost": "sends the request again under its old `request_id`",
+    "server stays away": "every call raises `Unavailable` after `timeout`; `close` ends those that wait",
+    "fork": "works on both sides, or says what to do instead; a child leaves alone what its parent holds",
+    "spawn": "a child has a client of its own, and settles as it ends",
+    "threads": "shared by all threads (`SQClient`) or tasks of its event loop (`AsyncSQClient`)",
+    "interpreter ends": "a clean end acks what `deq` returned last, any other gives it back, none hangs",
+    "thousands at once": "5,000 tasks, or 1,000 threads, are all served; those that were refused in the rush try again",
+}
+
+
+class Scenarios:
+    """The outcomes of one run. A plugin of pytest."""
+
+    def __init__(self, write: bool) -> None:
+        """Compare with the page, or `write` it."""
+        self._write = write
+        self._collected: dict[str, tuple[str, str, str]] = {}
+        """By the id of a test: scenario, client, the test's name without parameters."""
+        self._outcomes: dict[str, str] = {}
+        self._complaint = ""
+
+    @pytest.hookimpl(tryfirst=True)  # before some are deselected
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        for item in items:
+            mark = item.get_closest_marker("scenario")
+            if mark is not None:
+                (scenario,) = mark.args
+                parameters = item.callspec.params if hasattr(item, "callspec") else {}
+                client = mark.kwargs.get("client") or parameters["kind"]
+                assert scenario in SCENARIOS, scenario
+                assert client in CLIENTS, client
+                self._collected[item.nodeid] = scenario, client, item.nodeid.partition("[")[0]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.nodeid in self._collected and (report.when == "call" or report.outcome != "passed"):
+            self._outcomes[report.nodeid] = report.outcome
+
+    def table(self) -> str:
+        """Return the table of what was run."""
+        tests: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in SCENARIOS}
+        for scenario, client, test in self._collected.values():
+            tests[scenario][client].add(test)
+        lines = ["| what happens | what the client does | " + " | ".join(f"`{name}`" for name in CLIENTS) + " |"]
+        lines.append("|---|---|" + "---|" * len(CLIENTS))
+        for scenario, promise in SCENARIOS.items():
+            cells = " | ".join(_cell(tests[scenario][client]) for client in CLIENTS)
+            lines.append(f"| {scenario} | {promise} | {cells} |")
+        return "\n".join(lines) + "\n"
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        seen = {(scenario, client) for scenario, client, _ in self._collected.values()}
+        if len(seen) < len(SCENARIOS) * len(CLIENTS) or not set(self._outcomes.values()) <= {"passed"}:
+            return  # not all of them were asked for, or one has failed: that is told already
+        page = PAGE.read_text()
+        before, rest = page.split(BEGIN)
+        told, after = rest.split(END)
+        if told == self.table():
+            return
+        if self._write:
+            PAGE.write_text(before + BEGIN + self.table() + END + after)
+        else:
+            self._complaint = f"{PAGE.name} is not up to date: run the tests with --write-scenarios"
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._complaint:
+            terminalreporter.write_line(self._complaint, red=True)
+
+
+def _cell(tests: set[str]) -> str:
+    """Say how many tests there are in which files."""
+    files: dict[str, int] = defaultdict(int)
+    for test in sorted(tests):
+        files[test.partition("::")[0]] += 1
+    return ", ".join(f"{number} in [{Path(file).stem}](../{file})" for file, number in files.items())
