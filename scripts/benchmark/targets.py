@@ -1,0 +1,119 @@
+"""What StiQueue is to reach, each as a ratio of two figures of the same run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmark.measure import Results
+
+
+@dataclass(frozen=True)
+class Target:
+    """`metric` of `system` divided by `base_metric` of `base` is to be at least (or at most) `bound`."""
+
+    text: str
+    metric: str
+    system: str
+    base_metric: str
+    base: str
+    bound: float
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a target was met: the ratio's median over the rounds, and its range."""
+
+    target: Target
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the median is within the bound."""
+        return self.ratio <= self.target.bound if self.target.at_most else self.ratio >= self.target.bound
+
+
+MEMORY, ASYNC, DURABLE = "stiqueue", "stiqueue-async", "stiqueue-durable"
+STREAMS, HIREDIS = "redis-streams", "redis-streams-hiredis"
+
+TARGETS = [
+    Target("memory, batches of 1,000 in / Redis Streams", "batch-1000.in", MEMORY, "batch-1000.in", STREAMS, 8),
+    Target("memory, prefetch 2,000 out / Redis Streams 1,000", "batch-2000.out", MEMORY, "batch-1000.out", STREAMS, 4),
+    Target("memory, both at once / Redis Streams", "both", MEMORY, "both", STREAMS, 3),
+    Target("durable, batches of 1,000 in / Redis Streams", "batch-1000.in", DURABLE, "batch-1000.in", STREAMS, 3),
+    Target("durable, prefetch 2,000 out / Redis Streams", "batch-2000.out", DURABLE, "batch-1000.out", STREAMS, 3),
+    Target("memory, batches of 1,000 in / Redis, hiredis", "batch-1000.in", MEMORY, "batch-1000.in", HIREDIS, 0),
+    Target("memory, prefetch 2,000 out / Redis, hiredis", "batch-2000.out", MEMORY, "batch-1000.out", HIREDIS, 0),
+    Target("durable, batches of 1,000 in / Redis, hiredis", "batch-1000.in", DURABLE, "batch-1000.in", HIREDIS, 0),
+    Target("durable, prefetch 2,000 out / Redis, hiredis", "batch-2000.out", DURABLE, "batch-1000.out", HIREDIS, 0),
+    Target("durable, batches of 1,000 in / JetStream file", "batch-1000.in", DURABLE, "batch-1000.in", "nats-file", 20),
+    Target(
+        "durable, prefetch 2,000 out / JetStream file", "batch-2000.out", DURABLE, "batch-1000.out", "nats-file", 15
+    ),
+    Target("memory, enq one by one / bare call", "single.in", MEMORY, "single.in", "echo", 0.90),
+    Target("memory, deq + ack one by one / bare call", "single.out", MEMORY, "single.in", "echo", 0.85),
+    Target("asyncio, enq one by one / threads", "single.in", ASYNC, "single.in", MEMORY, 0.90),
+    Target("asyncio, deq + ack one by one / threads", "single.out", ASYNC, "single.out", MEMORY, 0.90),
+    Target("asyncio, batches of 1,000 in / threads", "batch-1000.in", ASYNC, "batch-1000.in", MEMORY, 0.90),
+    Target("asyncio, prefetch 2,000 out / threads", "batch-2000.out", ASYNC, "batch-2000.out", MEMORY, 0.90),
+    Target("durable, enq one by one / bare call", "single.in", DURABLE, "single.in", "echo", 1 / 1.6),
+    Target("memory, 64 threads enq / bare call", "threads-64.in", MEMORY, "threads-64.in", "echo", 8),
+    Target("durable, 64 threads enq / one thread", "threads-64.in", DURABLE, "single.in", DURABLE, 5),
+    Target("enq to waiting deq, p50 / bare call", "latency.deq-p50", MEMORY, "latency.enq-p50", "echo", 1.5, True),
+    Target("enq to waiting deq, p99 / bare call", "latency.deq-p99", MEMORY, "latency.enq-p99", "echo", 3, True),
+    Target("50 consumers, 400/s: p99 / p50", "paced-400.deq-p99", MEMORY, "paced-400.deq-p50", MEMORY, 5, True),
+    Target("deq one by one / stiqueue 1.3.2", "single.out", MEMORY, "single.out", "original", 0),
+    Target("prefetch 2,000 out / stiqueue 1.3.2", "batch-2000.out", MEMORY, "single.out", "original", 20),
+    *(
+        Target(
+            f"{call} beside {crowd:,} idle consumers / none",
+            f"crowd.{call}-{crowd}",
+            system,
+            f"crowd.{call}-0",
+            system,
+            1.3,
+            True,
+        )
+        for system in (MEMORY, DURABLE)
+        for crowd in (1_000, 9_500)
+        for call in ("enq", "cnt", "peek")
+    ),
+    *(
+        Target(
+            f"durable, {call} with {count:,} waiting / none",
+            f"backlog-{count}.{call}-full",
+            DURABLE,
+            f"backlog-{count}.{call}-empty",
+            DURABLE,
+            1.3,
+            True,
+        )
+        for count in (100_000, 10_000_000)
+        for call in ("enq", "deq")
+    ),
+]
+
+BOUNDS = [
+    ("server memory per idle consumer, KiB", "crowd.bytes-1000", MEMORY, 1024, 50),
+    ("server memory per idle consumer (9,500), KiB", "crowd.bytes-9500", MEMORY, 1024, 50),
+    ("5,000 messages to 5,000 consumers, s", "crowd.reach-5000-seconds", MEMORY, 1, 10),
+    ("memory per queued 100-byte message, bytes", "memory.bytes", MEMORY, 1, 300),
+    ("50 consumers, 800/s: p99, ms (if the bare call's is below 3)", "paced-800.deq-p99", MEMORY, 1000, 10),
+    ("bare call beside it: p99, ms", "paced-800.enq-p99", "echo", 1000, 3),
+    ("10 million waiting: server memory, MB", "backlog-10000000.rss-restarted", DURABLE, 1e6, 300),
+    ("10 million waiting: ready after a restart, s", "backlog-10000000.restart-seconds", DURABLE, 1, 3),
+    ("10 million waiting: file size / payload", "backlog-10000000.disk", DURABLE, 1, 2),
+]
+"""(text, metric, system, unit, at most): what is not a ratio of rates."""
+
+
+def judge(results: Results) -> list[Verdict]:
+    """Return how each target was met, of those that were measured."""
+    verdicts = []
+    for target in TARGETS:
+        ratio = results.ratio(target.metric, target.system, target.base_metric, target.base)
+        if ratio is not None:
+            verdicts.append(Verdict(target, *ratio))
+    return verdicts
