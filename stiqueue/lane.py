@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 
 from stiqueue.entry import Entry
 
@@ -50,6 +51,20 @@ class Lane:
             self.bytes -= size
         else:
             heapq.heappop(self.returned)
+
+    def run(self, most: int, room: int) -> tuple[list[Entry], int]:
+        """Remove the next messages, up to `most` and up to `room` bytes of them; return them and their bytes.
+
+        The quick way for many, of a lane to which nothing came back.
+        """
+        # In few steps of C for all of them: this is done for each of a million messages a second.
+        sizes = [len(body) + properties.headers_bytes for _, body, _, properties in islice(self.fresh, max(0, most))]
+        if sum(sizes) > room:
+            del sizes[bisect_right(list(accumulate(sizes)), room) :]
+        size = sum(sizes)
+        self.bytes -= size
+        pop = self.fresh.popleft
+        return [pop() for _ in sizes], size
 
     def after(self, message_id: int) -> Iterator[Entry]:
         """Iterate over those in memory with greater ids, in order."""

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from stiqueue.entry import Entry
 
-_ID_BYTES, _IDS_AT_ONCE = 12, 256
+_ID_BYTES = 12
 
 
-def new_lease_ids() -> Iterator[str]:
-    """Return ids of which nobody can guess the next: who knows one may settle the message."""
-    length = 2 * _ID_BYTES
-    while True:
-        digits = os.urandom(_ID_BYTES * _IDS_AT_ONCE).hex()
-        for start in range(0, length * _IDS_AT_ONCE, length):
-            yield digits[start : start + length]
+def new_lease_ids(number: int) -> list[str]:
+    """Return ids of which nobody can guess another: who knows one may settle the message."""
+    return os.urandom(_ID_BYTES * number).hex("-", _ID_BYTES).split("-") if number else []
 
 
 class Lease(NamedTuple):

@@ -21,7 +21,7 @@ from operator import attrgetter
 from stiqueue.alarms import Alarms
 from stiqueue.entry import Entry
 from stiqueue.lane import Lane, Window
-from stiqueue.lease import Lease, Owner
+from stiqueue.lease import Lease, Owner, new_lease_ids
 
 MAX_ATTEMPTS_REASON = "max-attempts"
 """Why a message became a dead letter when it was delivered as often as is allowed."""
@@ -46,14 +46,11 @@ class Fallout:
 class Pending:
     """The messages of one queue. Not thread-safe: guarded by its engine's lock; `now` is always monotonic seconds."""
 
-    def __init__(
-        self, name: str, lease_ids: Iterator[str], max_attempts: int = 0, window: Window | None = None
-    ) -> None:
+    def __init__(self, name: str, max_attempts: int = 0, window: Window | None = None) -> None:
         """Start empty.
 
         Args:
             name: the queue's name.
-            lease_ids: where new lease ids come from.
             max_attempts: deliveries before a message is a dead letter; 0: no limit.
             window: how many fresh messages of a priority are kept in memory, the others being left to the journal;
                 None: all of them.
@@ -70,7 +67,6 @@ class Pending:
         self.window = window
         self.lanes: dict[int, Lane] = {}
         """By priority, the highest first."""
-        self._lease_ids = lease_ids
         self.due: Alarms[int, Entry] = Alarms()
         """Delayed messages."""
         self.deadlines: Alarms[str, Lease] = Alarms()
@@ -107,10 +103,9 @@ class Pending:
 
     # -- coming in ----------------------------------------------------------------------------------------------------
 
-    def add(self, entries: list[Entry], due: float | None = None) -> None:
-        """Take in new messages of one batch, ids rising; they are ready at `due` (None: at once)."""
+    def add(self, entries: list[Entry], size: int, due: float | None = None) -> None:
+        """Take in new messages of one batch, `size` bytes, ids rising; they are ready at `due` (None: at once)."""
         properties = entries[0].properties
-        size = sum(len(entry.body) for entry in entries) + properties.headers_bytes * len(entries)
         self.enqueued += len(entries)
         self.bytes += size
         if due is not None:
@@ -186,20 +181,22 @@ class Pending:
         used = 0
         most = int(min(limit, owner.prefetch - len(owner.held), owner.left))
         for lane in self.lanes.values():
-            fresh = lane.fresh
+            if not (lane.returned or self._mortal or self._gone):
+                run, size = lane.run(most - len(taken), min(limit_bytes, owner.bytes_left) - used)
+                taken += run
+                used += size
+            # What is left: messages that came back, may have expired, or may be too large.
             while len(taken) < most:
-                # What `head` says, without calling it when nothing was given back.
-                entry = fresh[0] if fresh and not lane.returned else lane.head()
+                entry = lane.head()
                 if entry is None:
                     break
-                _, body, _, properties = entry
-                size = len(body) + properties.headers_bytes
+                size = entry.size
                 if used + size > limit_bytes and taken:
                     return self._leased(taken, used, owner, now)
                 if used + size > owner.bytes_left and (taken or owner.held):
                     return self._leased(taken, used, owner, now)
                 lane.pop(entry, size)
-                if properties.expires_at is not None and self._expire_if_due(entry, now):
+                if entry.properties.expires_at is not None and self._expire_if_due(entry, now):
                     continue
                 used += size
                 taken.append(entry)
@@ -216,7 +213,7 @@ class Pending:
             self.acked += len(taken)
             self.bytes -= size
             return [Lease("", entry, owner, now) for entry in taken]
-        lease_ids = list(islice(self._lease_ids, len(taken)))
+        lease_ids = new_lease_ids(len(taken))
         # tuple.__new__ instead of Lease, as for entries.
         columns = zip(lease_ids, taken, repeat(owner), repeat(now))
         leases: list[Lease] = list(map(tuple.__new__, repeat(Lease), columns))

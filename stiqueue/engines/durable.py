@@ -198,7 +198,7 @@ class DurableEngine(LocalEngine):
                         self._recent.remember(batch.queue, batch.request_id, first, later)
                     if due_ms is not None:
                         queue.due_ms.update((entry.id, due_ms) for entry in entries)
-                    queue.pending.add(entries, now + batch.delay if batch.delay else None)
+                    queue.pending.add(entries, size, now + batch.delay if batch.delay else None)
                     self._after([queue], later, woken)
             call(woken)
             if error is None:
@@ -306,7 +306,7 @@ class DurableEngine(LocalEngine):
                 target.coming -= len(letters)
                 if error is None:
                     for letter in letters:
-                        target.pending.add([letter])
+                        target.pending.add([letter], letter.size)
                     self._after([target], self._clock.monotonic(), woken)
             call(woken)
 

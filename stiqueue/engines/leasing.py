@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from itertools import groupby
-from operator import attrgetter
+from itertools import repeat
+from operator import itemgetter
 from typing import TypeVar
 
 from stiqueue.clock import Clock
@@ -32,7 +32,7 @@ T = TypeVar("T")
 Settle = Callable[[Pending, Owner, list[Lease]], None]
 """What becomes of the leases of one owner."""
 
-_OWNER = attrgetter("owner")
+_LEASE_ID, _LEASE_OWNER = itemgetter(0), itemgetter(2)
 
 
 class Leasing(ABC):
@@ -109,7 +109,7 @@ class Leasing(ABC):
         if leases:
             consumer.idle_since = None
             if not consumer.no_ack:
-                self._leases.update((lease.lease_id, lease) for lease in leases)
+                self._leases.update(zip(map(_LEASE_ID, leases), leases, strict=True))
             if consumer.ack_timeout:
                 self._reschedule(queue)
         return self._leased(consumer, leases)
@@ -181,15 +181,13 @@ class Leasing(ABC):
         woken: Wakes = []
         with self._lock:
             now = self._clock.monotonic()
-            held = self._leases
+            lease_ids = settlement.lease_ids
             if settlement.outcome is Outcome.EXTEND:
-                found = {lease_id: held.get(lease_id) for lease_id in settlement.lease_ids}
+                found = list(map(self._leases.get, lease_ids))
             else:
-                found = {lease_id: held.pop(lease_id, None) for lease_id in dict.fromkeys(settlement.lease_ids)}
-            leases = [lease for lease in found.values() if lease is not None]
-            stale = (
-                [] if len(leases) == len(found) else [lease_id for lease_id, lease in found.items() if lease is None]
-            )
+                found = list(map(self._leases.pop, lease_ids, repeat(None)))
+            leases = [lease for lease in found if lease is not None]
+            stale = _missing(lease_ids, leases) if len(leases) < len(found) else []
             if settlement.close_stream:
                 for owner in {lease.owner for lease in leases}:
                     self._stop_giving(consumer_of(owner), woken)
@@ -220,9 +218,9 @@ class Leasing(ABC):
             The queues they belong to, in whose lines their owners are again.
         """
         touched: dict[Queue, None] = {}
-        for owner, owned in groupby(leases, key=_OWNER):
+        for owner, owned in by_owner(leases):
             consumer = consumer_of(owner)
-            settle(consumer.queue.pending, owner, list(owned))
+            settle(consumer.queue.pending, owner, owned)
             self._freed(consumer, woken)
             touched[consumer.queue] = None
         return touched
@@ -263,6 +261,23 @@ def consumer_of(owner: Owner) -> LocalConsumer:
     """Return `owner` as what all owners of a local engine are."""
     assert isinstance(owner, LocalConsumer)
     return owner
+
+
+def by_owner(leases: Sequence[Lease]) -> Iterable[tuple[Owner, list[Lease]]]:
+    """Group leases by their owners, each one's in their order."""
+    owners = dict.fromkeys(map(_LEASE_OWNER, leases))
+    if len(owners) == 1:  # as it usually is; a thousand at a time are not looked at one by one
+        return [(next(iter(owners)), list(leases))]
+    groups: dict[Owner, list[Lease]] = {owner: [] for owner in owners}
+    for lease in leases:
+        groups[lease.owner].append(lease)
+    return groups.items()
+
+
+def _missing(lease_ids: Sequence[str], leases: Iterable[Lease]) -> list[str]:
+    """Return those of `lease_ids` that are not of `leases`, each once."""
+    found = set(map(_LEASE_ID, leases))
+    return [lease_id for lease_id in dict.fromkeys(lease_ids) if lease_id not in found]
 
 
 def _ack(pending: Pending, owner: Owner, leases: list[Lease]) -> None:

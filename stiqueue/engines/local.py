@@ -121,7 +121,7 @@ class LocalEngine(Leasing):
     ) -> Receipt | Future[Receipt]:
         """Take in `entries` (of `size` bytes) and ack `finished`. A hook; the lock is held."""
         receipt = Receipt(entries[0].id, len(entries), False, self.durability)
-        queue.pending.add(entries, now + batch.delay if batch.delay else None)
+        queue.pending.add(entries, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
             self._recent.remember(batch.queue, batch.request_id, (receipt.first_id, receipt.count), now)
         self._after({queue: None} | self._finish_each(finished, woken), now, woken)
@@ -157,7 +157,8 @@ class LocalEngine(Leasing):
         dead, fallout.dead = fallout.dead, []
         target = self._dead_letter_queue(queue)
         for entry, reason in dead:
-            target.pending.add([dead_letter(entry, queue.pending.name, reason, target.reserve(1))])
+            letter = dead_letter(entry, queue.pending.name, reason, target.reserve(1))
+            target.pending.add([letter], letter.size)
         self._hand_over(target, now, woken)
 
     def _dead_letter_queue(self, queue: Queue) -> Queue:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from stiqueue.engines.consumer import Queue
 from stiqueue.errors import LimitReached
 from stiqueue.lane import Window
-from stiqueue.lease import new_lease_ids
 from stiqueue.message import DEAD_SUFFIX
 from stiqueue.pending import Pending
 
@@ -32,7 +31,6 @@ class Queues:
         """What each queue has of it, whichever are there."""
         self._forgotten = forgotten
         self._by_name: dict[str, Queue] = {}
-        self._lease_ids = new_lease_ids()
         self.floor = 1
         """Ids of queues that come (back) into being start here, so that ids rise also across a queue's absence."""
 
@@ -69,7 +67,7 @@ class Queues:
         if queue is None:
             # A dead letter stays where it is, however often it is looked at.
             max_attempts = 0 if name.endswith(DEAD_SUFFIX) else self._max_attempts
-            queue = Queue(Pending(name, self._lease_ids, max_attempts, self._window), self.floor)
+            queue = Queue(Pending(name, max_attempts, self._window), self.floor)
             self._by_name[name] = queue
             self._divide()
         return queue

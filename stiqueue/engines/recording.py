@@ -6,12 +6,11 @@ Not thread-safe: guarded by the engine's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from itertools import groupby, repeat
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 
 from stiqueue.engines.consumer import Queue
-from stiqueue.engines.leasing import consumer_of
+from stiqueue.engines.leasing import by_owner, consumer_of
 from stiqueue.engines.writer import Change, Update
 from stiqueue.entry import Entry
 from stiqueue.lease import Lease
@@ -47,10 +46,10 @@ class Unrecorded:
         return updates
 
 
-def removals(leases: Iterable[Lease]) -> list[tuple[str, Entry]]:
+def removals(leases: Sequence[Lease]) -> list[tuple[str, Entry]]:
     """Return what to remove when the messages of `leases` are done."""
     removed: list[tuple[str, Entry]] = []
-    for owner, owned in groupby(leases, key=attrgetter("owner")):
+    for owner, owned in by_owner(leases):
         queue = consumer_of(owner).queue
         entries = [lease.entry for lease in owned]
         if queue.due_ms:

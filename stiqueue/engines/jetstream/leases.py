@@ -94,7 +94,6 @@ class Leases:
         self._ack_wait = ack_wait
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._ids = new_lease_ids()
         self._held: dict[str, Lease] = {}
         self._limits: Alarms[str, Lease] = Alarms()
         self.on_limit: Callable[[], None] = lambda: None
@@ -109,7 +108,7 @@ class Leases:
 
     def grant(self, queue: str, entry: Entry, reply: str, consumer: JetStreamConsumer) -> Lease:
         """Lease a message that has just come to `consumer`."""
-        lease_id = f"{self._gateway}-{next(self._ids)}"
+        lease_id = f"{self._gateway}-{new_lease_ids(1)[0]}"
         now = self._clock.monotonic()
         lease = Lease(lease_id, queue, entry, reply, consumer, now)
         lease.good_until = self._loop.time() + self._ack_wait
