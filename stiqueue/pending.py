@@ -22,6 +22,7 @@ from stiqueue.alarms import Alarms
 from stiqueue.entry import Entry
 from stiqueue.lane import Lane, Window
 from stiqueue.lease import Lease, Owner, new_lease_ids
+from stiqueue.run import Run
 
 MAX_ATTEMPTS_REASON = "max-attempts"
 """Why a message became a dead letter when it was delivered as often as is allowed."""
@@ -103,24 +104,24 @@ class Pending:
 
     # -- coming in ----------------------------------------------------------------------------------------------------
 
-    def add(self, entries: list[Entry], size: int, due: float | None = None) -> None:
-        """Take in new messages of one batch, `size` bytes, ids rising; they are ready at `due` (None: at once)."""
-        properties = entries[0].properties
-        self.enqueued += len(entries)
+    def add(self, run: Run, size: int, due: float | None = None) -> None:
+        """Take in new messages of `size` bytes with rising ids; they are ready at `due` (None: at once)."""
+        properties = run.properties
+        self.enqueued += len(run)
         self.bytes += size
-        if due is not None:
-            for entry in entries:
-                self.due.set(entry.id, due, entry)
-        else:
+        if due is None:
             lane = self._lane(properties.priority)
             if self.window is not None and (lane.stored or self.window.is_full(lane)):
-                lane.stored += len(entries)
+                lane.stored += len(run)
                 return
-            lane.fresh.extend(entries)
-            lane.bytes += size
-            lane.edge = entries[-1].id
-        if properties.expires_at is not None:
-            for entry in entries:
+            lane.append(run, size)
+            lane.edge = run.last_id
+            if properties.expires_at is None:
+                return
+        for entry in run.entries():
+            if due is not None:
+                self.due.set(entry.id, due, entry)
+            if properties.expires_at is not None:
                 self._mortal.set(entry.id, properties.expires_at, entry)
 
     def restore(self, priority: int, stored: int, stored_bytes: int) -> None:
@@ -139,15 +140,19 @@ class Pending:
             if lane.stored and not lane.loading and self.window is not None and self.window.is_low(lane):
                 yield priority, lane
 
-    def load(self, priority: int, entries: list[Entry], now: float) -> None:
+    def load(self, priority: int, runs: list[Run], now: float) -> None:
         """Take in what the journal was asked for: the next stored messages of a priority."""
         lane = self.lanes[priority]
         lane.loading = False
-        lane.stored -= len(entries)
-        lane.edge = entries[-1].id
-        kept = [entry for entry in entries if self._keeps(entry, now)]
-        lane.fresh.extend(kept)
-        lane.bytes += sum(len(body) + properties.headers_bytes for _, body, _, properties in kept)
+        lane.stored -= sum(map(len, runs))
+        lane.edge = runs[-1].last_id
+        for run in runs:
+            if run.properties.expires_at is None and not (self.max_attempts and run.attempt >= self.max_attempts):
+                lane.append(run, run.size)
+            else:
+                for entry in run.entries():
+                    if self._keeps(entry, now):
+                        lane.append(Run.of(entry), entry.size)
 
     def _keeps(self, entry: Entry, now: float) -> bool:
         """Whether a message that is not leased any more is for further deliveries: not expired, nor a dead letter."""
@@ -181,11 +186,14 @@ class Pending:
         used = 0
         most = int(min(limit, owner.prefetch - len(owner.held), owner.left))
         for lane in self.lanes.values():
-            if not (lane.returned or self._mortal or self._gone):
-                run, size = lane.run(most - len(taken), min(limit_bytes, owner.bytes_left) - used)
-                taken += run
+            if not lane.returned:
+                entries, size = lane.take(most - len(taken), min(limit_bytes, owner.bytes_left) - used)
+                if self._mortal or self._gone:
+                    entries = [entry for entry in entries if not self._expire_if_due(entry, now)]
+                    size = sum(entry.size for entry in entries)
+                taken += entries
                 used += size
-            # What is left: messages that came back, may have expired, or may be too large.
+            # What is left: messages that came back, or one that is too large for more than itself.
             while len(taken) < most:
                 entry = lane.head()
                 if entry is None:
@@ -195,7 +203,7 @@ class Pending:
                     return self._leased(taken, used, owner, now)
                 if used + size > owner.bytes_left and (taken or owner.held):
                     return self._leased(taken, used, owner, now)
-                lane.pop(entry, size)
+                lane.pop(entry)
                 if entry.properties.expires_at is not None and self._expire_if_due(entry, now):
                     continue
                 used += size
@@ -317,7 +325,7 @@ class Pending:
         for lane in self.lanes.values():
             while (head := lane.head()) is not None and head.id in self._gone:
                 self._gone.discard(head.id)
-                lane.pop(head, head.size)
+                lane.pop(head)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 

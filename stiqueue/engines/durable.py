@@ -30,6 +30,7 @@ from stiqueue.errors import DiskFull, LimitReached, StiQueueError, StoreDamaged,
 from stiqueue.lane import Window
 from stiqueue.lease import Lease
 from stiqueue.message import Batch, Durability, Outcome, Receipt, Settlement
+from stiqueue.run import Run
 
 PAGE_MESSAGES = 2_000
 """How many messages are read from the journal at a time."""
@@ -164,7 +165,7 @@ class DurableEngine(LocalEngine):
     def _enqueue(
         self,
         queue: Queue,
-        entries: list[Entry],
+        run: Run,
         size: int,
         batch: Batch,
         finished: list[Lease],
@@ -177,9 +178,9 @@ class DurableEngine(LocalEngine):
         if not self._journal.has_lane_for(batch.queue, batch.priority):
             raise LimitReached("there are too many queues with too many priorities", "TOO_MANY_QUEUES")
         answer: Future[Receipt] = Future()
-        receipt = Receipt(entries[0].id, len(entries), False, self.durability)
+        receipt = Receipt(run.first_id, len(run), False, self.durability)
         due_ms = int((self._clock.wall() + batch.delay) * 1000) if batch.delay else None
-        queue.coming += len(entries)
+        queue.coming += len(run)
         queue.coming_bytes += size
         if batch.request_id:
             self._recent.remember(batch.queue, batch.request_id, answer, now)
@@ -187,7 +188,7 @@ class DurableEngine(LocalEngine):
         def written(error: StiQueueError | None) -> None:
             woken: Wakes = []
             with self._lock:
-                queue.coming -= len(entries)
+                queue.coming -= len(run)
                 queue.coming_bytes -= size
                 if batch.request_id:
                     self._recent.forget(batch.queue, batch.request_id)
@@ -197,8 +198,8 @@ class DurableEngine(LocalEngine):
                         first = (receipt.first_id, receipt.count)
                         self._recent.remember(batch.queue, batch.request_id, first, later)
                     if due_ms is not None:
-                        queue.due_ms.update((entry.id, due_ms) for entry in entries)
-                    queue.pending.add(entries, size, now + batch.delay if batch.delay else None)
+                        queue.due_ms.update(dict.fromkeys(run.ids, due_ms))
+                    queue.pending.add(run, size, now + batch.delay if batch.delay else None)
                     self._after([queue], later, woken)
             call(woken)
             if error is None:
@@ -209,7 +210,7 @@ class DurableEngine(LocalEngine):
         touched = self._finish_each(finished, woken)
         self._write(
             Change(
-                inserts=[Insert(batch.queue, entries, size, due_ms, entries[0].properties.expires_ms)],
+                inserts=[Insert(batch.queue, run, size, due_ms)],
                 removes=removals(finished),
                 request=(batch.queue, batch.request_id, *receipt[:2]) if batch.request_id else None,
                 done=written,
@@ -306,13 +307,13 @@ class DurableEngine(LocalEngine):
                 target.coming -= len(letters)
                 if error is None:
                     for letter in letters:
-                        target.pending.add([letter], letter.size)
+                        target.pending.add(Run.of(letter), letter.size)
                     self._after([target], self._clock.monotonic(), woken)
             call(woken)
 
         self._write(
             Change(
-                inserts=[Insert(target.pending.name, [letter], letter.size) for letter in letters],
+                inserts=[Insert(target.pending.name, Run.of(letter), letter.size) for letter in letters],
                 removes=[(name, entry) for entry, _ in dead],
                 done=written,
             )
@@ -329,28 +330,30 @@ class DurableEngine(LocalEngine):
             lane.loading = True
             self._read(queue, priority, lane.edge, PAGE_MESSAGES, partial(self._loaded, queue, priority))
 
-    def _loaded(self, queue: Queue, priority: int, entries: list[Entry]) -> None:
+    def _loaded(self, queue: Queue, priority: int, runs: list[Run]) -> None:
         """Take in a page. Called on the journal's thread, which an error here ends."""
-        if not entries:
+        if not runs:
             raise StoreDamaged(f"{self.path}: messages of queue {queue.pending.name} are missing")
         woken: Wakes = []
         with self._lock:
             now = self._clock.monotonic()
-            queue.pending.load(priority, entries, now)
+            queue.pending.load(priority, runs, now)
             self._after([queue], now, woken)
             self._top_up(queue)
         call(woken)
 
     def _load(self, queue: Queue, priority: int, after_id: int, limit: int) -> Future[list[Entry]]:
         answer: Future[list[Entry]] = Future()
-        self._read(queue, priority, after_id, limit, answer.set_result)
+
+        def loaded(runs: list[Run]) -> None:
+            answer.set_result([entry for run in runs for entry in run.entries()])
+
+        self._read(queue, priority, after_id, limit, loaded)
         return answer
 
-    def _read(
-        self, queue: Queue, priority: int, after_id: int, limit: int, done: Callable[[list[Entry]], None]
-    ) -> None:
+    def _read(self, queue: Queue, priority: int, after_id: int, limit: int, done: Callable[[list[Run]], None]) -> None:
         def read(rows: list[Row]) -> None:
-            done(Reader(priority, *self._times()).entries(rows))
+            done(Reader(priority, *self._times()).runs(rows))
 
         assert self._journal is not None
         self._journal.load(queue.pending.name, priority, after_id, limit, read)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from itertools import repeat
 
 from stiqueue.clock import Clock, SystemClock
 from stiqueue.dedup import Recent
@@ -27,6 +26,7 @@ from stiqueue.lane import Window
 from stiqueue.lease import Lease
 from stiqueue.limits import headers_size
 from stiqueue.message import NO_HEADERS, Batch, Counts, Durability, PeekQuery, Receipt, Subscription
+from stiqueue.run import Run
 
 LOAD_SECONDS = 60.0
 """How long a thread that looks at messages waits for the disk."""
@@ -102,26 +102,23 @@ class LocalEngine(Leasing):
             finished = self._held(batch.ack_lease_ids)
             self._room.check(queue, self._queues.each(), number, size)
             first = queue.reserve(number)
-            # tuple.__new__ instead of Entry: half the time, and for a million messages a second that counts.
-            columns = zip(range(first, first + number), batch.bodies, repeat(0), repeat(properties))
-            entries: list[Entry] = list(map(tuple.__new__, repeat(Entry), columns))
-            answer = self._enqueue(queue, entries, size, batch, finished, now, woken)
+            answer = self._enqueue(queue, Run(first, batch.bodies, properties), size, batch, finished, now, woken)
         call(woken)
         return answer
 
     def _enqueue(
         self,
         queue: Queue,
-        entries: list[Entry],
+        run: Run,
         size: int,
         batch: Batch,
         finished: list[Lease],
         now: float,
         woken: Wakes,
     ) -> Receipt | Future[Receipt]:
-        """Take in `entries` (of `size` bytes) and ack `finished`. A hook; the lock is held."""
-        receipt = Receipt(entries[0].id, len(entries), False, self.durability)
-        queue.pending.add(entries, size, now + batch.delay if batch.delay else None)
+        """Take in `run` (of `size` bytes) and ack `finished`. A hook; the lock is held."""
+        receipt = Receipt(run.first_id, len(run), False, self.durability)
+        queue.pending.add(run, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
             self._recent.remember(batch.queue, batch.request_id, (receipt.first_id, receipt.count), now)
         self._after({queue: None} | self._finish_each(finished, woken), now, woken)
@@ -158,7 +155,7 @@ class LocalEngine(Leasing):
         target = self._dead_letter_queue(queue)
         for entry, reason in dead:
             letter = dead_letter(entry, queue.pending.name, reason, target.reserve(1))
-            target.pending.add([letter], letter.size)
+            target.pending.add(Run.of(letter), letter.size)
         self._hand_over(target, now, woken)
 
     def _dead_letter_queue(self, queue: Queue) -> Queue:

@@ -12,6 +12,7 @@ from stiqueue.engines.queues import Queues
 from stiqueue.engines.rows import MAX_ID, Row, read_headers
 from stiqueue.entry import Entry, Properties
 from stiqueue.limits import headers_size
+from stiqueue.run import Run
 
 
 def restore(recovered: Recovered, queues: Queues, recent: Recent[Any], now: float, wall_ms: int) -> None:
@@ -45,18 +46,28 @@ class Reader:
 
     def entry(self, row: Row) -> Entry:
         """Return the message that `row` has."""
-        return self.entries([row])[0]
+        return self.runs([row])[0].head()
 
-    def entries(self, rows: Iterable[Row]) -> list[Entry]:
-        """Return the messages that `rows` have."""
-        made: list[Entry] = []
-        for key, time_ms, attempt, _, expires_ms, text, _, body in rows:
-            if (like := (time_ms, text, expires_ms)) != self._like:
-                self._like = like
-                headers = read_headers(text)
-                expires_at = None if expires_ms is None else self._now + (expires_ms - self._wall_ms) / 1000
-                self._properties = Properties(
-                    time_ms, self._priority, headers, headers_size(headers), expires_at, expires_ms
-                )
-            made.append(tuple.__new__(Entry, (key & MAX_ID, body, attempt, self._properties)))
+    def runs(self, rows: Iterable[Row]) -> list[Run]:
+        """Return the messages that `rows` have, in rising order of keys."""
+        made: list[Run] = []
+        bodies: list[bytes] = []
+        start = next_key = attempt = 0
+        for key, time_ms, tried, _, expires_ms, text, _, body in rows:
+            like = (time_ms, text, expires_ms)
+            if key != next_key or tried != attempt or like != self._like:
+                if bodies:
+                    made.append(Run(start & MAX_ID, bodies, self._properties, attempt))
+                start, attempt, bodies = key, tried, []
+                if like != self._like:
+                    self._like, self._properties = like, self._shared(*like)
+            bodies.append(body)
+            next_key = key + 1
+        if bodies:
+            made.append(Run(start & MAX_ID, bodies, self._properties, attempt))
         return made
+
+    def _shared(self, time_ms: int, text: str | None, expires_ms: int | None) -> Properties:
+        headers = read_headers(text)
+        expires_at = None if expires_ms is None else self._now + (expires_ms - self._wall_ms) / 1000
+        return Properties(time_ms, self._priority, headers, headers_size(headers), expires_at, expires_ms)

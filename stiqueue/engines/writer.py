@@ -28,6 +28,7 @@ from stiqueue.engines.rows import (
 from stiqueue.engines.store import Store
 from stiqueue.entry import Entry
 from stiqueue.errors import StiQueueError, StoreError
+from stiqueue.run import Run
 
 PAGE_BYTES = 3_500
 """Bytes of messages that a page of the file holds, at least."""
@@ -42,11 +43,10 @@ class Insert:
     """New messages of one batch. Times are milliseconds by the wall clock."""
 
     queue: str
-    entries: Sequence[Entry]
+    run: Run
     size: int
     """Bytes of their bodies and headers."""
     due_ms: int | None = None
-    expires_ms: int | None = None
 
 
 class Update(NamedTuple):
@@ -150,18 +150,17 @@ class Writer:
             raise
 
     def _insert(self, insert: Insert, lanes: dict[tuple[str, int], LaneRow]) -> None:
-        entries, properties = insert.entries, insert.entries[0].properties
+        run, properties = insert.run, insert.run.properties
         lane = self._lane(insert.queue, properties.priority, lanes)
-        if entries[-1].id > MAX_ID:
+        if run.last_id > MAX_ID:
             raise StoreError(f"{self._store.path}: queue {insert.queue} has no ids left")
         base = lane.no << ID_BITS
-        bodies = [entry.body for entry in entries]
         headers = write_headers(properties.headers)
-        like = Row(0, properties.enqueue_time_ms, entries[0].attempt, insert.due_ms, insert.expires_ms, headers, 0, b"")
-        self._store.insert([base | entry.id for entry in entries], bodies, like)
-        lane.messages += len(bodies)
+        like = Row(0, properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers, 0, b"")
+        self._store.insert(range(base | run.first_id, (base | run.last_id) + 1), run.bodies, like)
+        lane.messages += len(run)
         lane.bytes += insert.size
-        lane.last_id = max(lane.last_id, entries[-1].id)
+        lane.last_id = max(lane.last_id, run.last_id)
 
     def _remove(self, removes: list[tuple[str, Entry]], lanes: dict[tuple[str, int], LaneRow], keys: list[int]) -> int:
         """Count messages out of their lanes and add their keys to `keys`; return how many bytes they have."""

@@ -29,7 +29,7 @@ def test_a_queue_keeps_less_in_memory_when_others_come(tmp_path: Path) -> None:
                 await engine.enq(Batch("q0", [b"a"] * 1_000))
             (lane,) = engine._queues.open("q0").pending.lanes.values()
             assert len(lane) == 12_001
-            assert len(lane.fresh) == 10_001
+            assert lane.messages == 10_001
             assert lane.stored == 2_000
         finally:
             await engine.close()

@@ -17,6 +17,7 @@ from stiqueue.engines.store import Store
 from stiqueue.engines.writer import Change, Insert, Writer
 from stiqueue.entry import Entry, Properties
 from stiqueue.errors import LimitReached, StoreError
+from stiqueue.run import Run
 
 from .desk import bodies, drain, enqueue, opened
 
@@ -37,7 +38,8 @@ def entries(first: int, number: int, priority: int = 0) -> list[Entry]:
 
 def insert(queue: str, first: int, number: int = 1, priority: int = 0) -> Change:
     """Make the change that enqueues messages."""
-    return Change(inserts=[Insert(queue, entries(first, number, priority), 10 * number)])
+    run = Run(first, [b"0123456789"] * number, Properties(1_000, priority))
+    return Change(inserts=[Insert(queue, run, 10 * number)])
 
 
 def remove(queue: str, first: int, number: int = 1, priority: int = 0) -> Change:
