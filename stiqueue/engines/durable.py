@@ -24,7 +24,7 @@ from stiqueue.engines.local import LocalEngine
 from stiqueue.engines.recording import Unrecorded, expired, removals, returned
 from stiqueue.engines.restoring import Reader, restore
 from stiqueue.engines.rows import Row
-from stiqueue.engines.writer import Change, Insert, Update
+from stiqueue.engines.writer import Change, Insert, Remove, Update
 from stiqueue.entry import Entry
 from stiqueue.errors import DiskFull, LimitReached, StiQueueError, StoreDamaged, Unavailable
 from stiqueue.lane import Window
@@ -34,8 +34,8 @@ from stiqueue.run import Run
 
 PAGE_MESSAGES = 2_000
 """How many messages are read from the journal at a time."""
-RECORD_SECONDS = 0.05
-"""How long a lease lasts before its attempt is worth a write: most are acked by then."""
+RECORD_SECONDS = 0.5
+"""How long a lease lasts before its attempt is worth a write: many are acked by then, also on a busy machine."""
 
 T = TypeVar("T")
 
@@ -314,7 +314,7 @@ class DurableEngine(LocalEngine):
         self._write(
             Change(
                 inserts=[Insert(target.pending.name, Run.of(letter), letter.size) for letter in letters],
-                removes=[(name, entry) for entry, _ in dead],
+                removes=[Remove(name, [entry for entry, _ in dead])],
                 done=written,
             )
         )

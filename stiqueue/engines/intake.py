@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
 
-from stiqueue.engines.writer import Change, Update
+from stiqueue.engines.writer import Change, Remove, Update
 from stiqueue.errors import StiQueueError
 
 MOST_CHANGES = 5_000
@@ -60,7 +59,7 @@ class Intake:
         rows = 0
         while self._changes and rows < PART_ROWS:
             taken.append(self._changes.popleft())
-            rows += len(taken[-1].removes) + len(taken[-1].updates)
+            rows += sum(len(each.entries) for each in taken[-1].removes) + len(taken[-1].updates)
         few = max(0, PART_ROWS - rows)
         updates, self._updates = self._updates[:few], self._updates[few:]
         return taken, updates
@@ -89,8 +88,11 @@ class Intake:
 def _parts(change: Change) -> Iterator[Change]:
     """Divide a change that is only acks; its last part is what is waited for."""
     if not change.inserts:
-        removes = iter(change.removes)
-        while len(part := list(islice(removes, PART_ROWS))) == PART_ROWS:
-            yield Change(removes=part)
-        change.removes = part
+        parts = [
+            Remove(queue, entries[start : start + PART_ROWS])
+            for queue, entries in change.removes
+            for start in range(0, len(entries), PART_ROWS)
+        ]
+        yield from (Change(removes=[part]) for part in parts[:-1])
+        change.removes = parts[-1:]
     yield change

@@ -6,12 +6,11 @@ Not thread-safe: guarded by the engine's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 
 from stiqueue.engines.consumer import Queue
 from stiqueue.engines.leasing import by_owner, consumer_of
-from stiqueue.engines.writer import Change, Update
+from stiqueue.engines.writer import Change, Remove, Update
 from stiqueue.entry import Entry
 from stiqueue.lease import Lease
 
@@ -22,40 +21,37 @@ class Unrecorded:
     def __init__(self, held: Mapping[str, Lease]) -> None:
         """Begin with none; `held` are the engine's leases by their ids."""
         self._held = held
-        self._leases: deque[Lease] = deque()
-        """The oldest first."""
+        self._began: deque[tuple[float, list[str]]] = deque()
+        """When, and the ids of those that began then; the oldest first. Not the leases: most are long gone."""
 
-    def __len__(self) -> int:
-        return len(self._leases)
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._began)
 
-    def oldest(self) -> float | None:
-        """Return since when the oldest lasts, or None when there is none."""
-        return self._leases[0].since if self._leases else None
-
-    def add(self, leases: Iterable[Lease]) -> None:
-        """Add new ones."""
-        self._leases.extend(leases)
+    def add(self, leases: Sequence[Lease]) -> None:
+        """Add new ones, at least one, that began at the same time."""
+        self._began.append((leases[0].since, [lease_id for lease_id, _, _, _ in leases]))
 
     def take(self, until: float) -> list[Update]:
         """Remove those that began `until` then; return what to record of those that are still held."""
-        updates = []
-        while self._leases and self._leases[0].since <= until:
-            lease = self._leases.popleft()
-            if lease.lease_id in self._held:
-                updates.append(_update(consumer_of(lease.owner).queue, lease.entry_after()))
+        updates: list[Update] = []
+        while self._began and self._began[0][0] <= until:
+            _, lease_ids = self._began.popleft()
+            lasting = [lease for lease in map(self._held.get, lease_ids) if lease is not None]
+            updates += [_update(consumer_of(lease.owner).queue, lease.entry_after()) for lease in lasting]
         return updates
 
 
-def removals(leases: Sequence[Lease]) -> list[tuple[str, Entry]]:
+def removals(leases: Sequence[Lease]) -> list[Remove]:
     """Return what to remove when the messages of `leases` are done."""
-    removed: list[tuple[str, Entry]] = []
+    removed: list[Remove] = []
     for owner, owned in by_owner(leases):
         queue = consumer_of(owner).queue
-        entries = [lease.entry for lease in owned]
+        entries = [entry for _, entry, _, _ in owned]
         if queue.due_ms:
             for entry in entries:
                 queue.due_ms.pop(entry.id, None)
-        removed += zip(repeat(queue.pending.name), entries)
+        removed.append(Remove(queue.pending.name, entries))
     return removed
 
 
@@ -67,7 +63,7 @@ def expired(queue: Queue) -> Change | None:
     gone, fallout.expired = fallout.expired, []
     for entry in gone:
         queue.due_ms.pop(entry.id, None)
-    return Change(removes=[(queue.pending.name, entry) for entry in gone])
+    return Change(removes=[Remove(queue.pending.name, gone)])
 
 
 def returned(queue: Queue, wall_ms: float, now: float) -> Change | None:

@@ -178,6 +178,9 @@ def _runs(keys: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Return the runs of consecutive numbers in rising `keys`, as (first, last)."""
     if not keys:
         return
+    if keys[-1] - keys[0] == len(keys) - 1:  # as it usually is
+        yield keys[0], keys[-1]
+        return
     first = last = keys[0]
     for key in keys[1:]:
         if key > last + 1:

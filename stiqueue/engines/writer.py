@@ -5,7 +5,7 @@ Not thread-safe: used by the journal's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -49,6 +49,13 @@ class Insert:
     due_ms: int | None = None
 
 
+class Remove(NamedTuple):
+    """Messages of a queue that are done, expired or moved."""
+
+    queue: str
+    entries: Sequence[Entry]
+
+
 class Update(NamedTuple):
     """A message that is kept with other attempts, or another due time."""
 
@@ -63,8 +70,7 @@ class Change:
     """What is written together or not at all."""
 
     inserts: list[Insert] = field(default_factory=list)
-    removes: list[tuple[str, Entry]] = field(default_factory=list)
-    """(queue, message)"""
+    removes: list[Remove] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
     request: tuple[str, str, int, int] | None = None
     """(queue, request id, first id, count) to remember."""
@@ -162,19 +168,18 @@ class Writer:
         lane.bytes += insert.size
         lane.last_id = max(lane.last_id, run.last_id)
 
-    def _remove(self, removes: list[tuple[str, Entry]], lanes: dict[tuple[str, int], LaneRow], keys: list[int]) -> int:
+    def _remove(self, removes: Iterable[Remove], lanes: dict[tuple[str, int], LaneRow], keys: list[int]) -> int:
         """Count messages out of their lanes and add their keys to `keys`; return how many bytes they have."""
-        removed = base = 0
-        name, lane = "", None
-        for queue, (message_id, body, _, properties) in removes:
-            if lane is None or queue != name or properties.priority != lane.priority:
-                name, lane = queue, self._lane(queue, properties.priority, lanes)
+        removed = 0
+        for queue, entries in removes:
+            for priority, same in _by_priority(entries).items():
+                lane = self._lane(queue, priority, lanes)
                 base = lane.no << ID_BITS
-            size = len(body) + properties.headers_bytes
-            lane.messages -= 1
-            lane.bytes -= size
-            removed += size
-            keys.append(base | message_id)
+                size = sum([len(body) + properties.headers_bytes for _, body, _, properties in same])
+                lane.messages -= len(same)
+                lane.bytes -= size
+                removed += size
+                keys += [base | message_id for message_id, _, _, _ in same]
         return removed
 
     def _lane(self, queue: str, priority: int, lanes: dict[tuple[str, int], LaneRow]) -> LaneRow:
@@ -226,3 +231,10 @@ class Writer:
         time_ms, headers = entry.properties.enqueue_time_ms, write_headers(entry.properties.headers)
         crc = row_crc(shared_crc(time_ms, entry.attempt, due_ms, expires_ms, headers), key, entry.body)
         return Row(key, time_ms, entry.attempt, due_ms, expires_ms, headers, crc, entry.body)
+
+
+def _by_priority(entries: Sequence[Entry]) -> dict[int, Sequence[Entry]]:
+    priorities = {properties.priority for _, _, _, properties in entries}
+    if len(priorities) == 1:  # as it usually is: a thousand at a time are not looked at one by one
+        return dict.fromkeys(priorities, entries)
+    return {each: [entry for entry in entries if entry.properties.priority == each] for each in priorities}

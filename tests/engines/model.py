@@ -12,7 +12,7 @@ from stiqueue.errors import LeaseStale, QueueFull
 from stiqueue.message import Outcome
 
 QUEUES = ("q", "q.dead")
-YOUNG = 0.05
+YOUNG = 0.5
 """For how many seconds a crash of the server may forget that a message was delivered."""
 
 

@@ -8,6 +8,7 @@ import pytest
 from support.clock import FakeClock
 from support.waiting import until
 
+from stiqueue.engines.durable import RECORD_SECONDS
 from stiqueue.engines.local import LocalEngine
 from stiqueue.entry import Peeked
 from stiqueue.message import Batch, PeekQuery, State, Subscription
@@ -88,8 +89,8 @@ def test_a_crash_during_the_last_delivery_makes_a_dead_letter_once(
         lease.owner.close()
         (lease,) = take(engine, 1)
         assert lease.attempt == 2
-        clock.advance(0.1)
-        until(lambda: len(engine._unrecorded), 0)
+        clock.advance(RECORD_SECONDS)
+        until(lambda: bool(engine._unrecorded), False)
         engine.flush().result()
         as_killed(tmp_path / "old.db", tmp_path / "new.db")
     with opened(tmp_path / "new.db", max_attempts=2, clock=clock) as engine:

@@ -14,7 +14,7 @@ from stiqueue.engines import writer as module
 from stiqueue.engines.rows import FLOOR_LANE, MAX_ID
 from stiqueue.engines.schema import create
 from stiqueue.engines.store import Store
-from stiqueue.engines.writer import Change, Insert, Writer
+from stiqueue.engines.writer import Change, Insert, Remove, Writer
 from stiqueue.entry import Entry, Properties
 from stiqueue.errors import LimitReached, StoreError
 from stiqueue.run import Run
@@ -44,7 +44,7 @@ def insert(queue: str, first: int, number: int = 1, priority: int = 0) -> Change
 
 def remove(queue: str, first: int, number: int = 1, priority: int = 0) -> Change:
     """Make the change that acknowledges messages."""
-    return Change(removes=[(queue, entry) for entry in entries(first, number, priority)])
+    return Change(removes=[Remove(queue, entries(first, number, priority))])
 
 
 def counters(store: Store) -> dict[tuple[str, int], tuple[int, int, int]]:
