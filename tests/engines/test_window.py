@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from stiqueue.engines.durable import DurableEngine
 from stiqueue.lane import LEAST_MESSAGES, Window
 from stiqueue.message import Batch
@@ -17,7 +19,8 @@ def test_a_single_queue_has_all_of_it_and_many_share_twice_as_much() -> None:
         assert share.messages == messages
 
 
-def test_a_queue_keeps_less_in_memory_when_others_come(tmp_path: Path) -> None:
+def test_a_queue_keeps_less_in_memory_when_others_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DurableEngine, "window", Window(100_000, 32 << 20))
     engine = DurableEngine(tmp_path / "queue.db")
 
     async def fill() -> None:
