@@ -11,6 +11,8 @@ from stiqueue.engines.durable import DurableEngine
 from stiqueue.lane import LEAST_MESSAGES, Window
 from stiqueue.message import Batch
 
+from .desk import ack, bodies, drain, enqueue, opened, take
+
 
 def test_a_single_queue_has_all_of_it_and_many_share_twice_as_much() -> None:
     whole, share = Window(100_000, 32 << 20), Window()
@@ -38,3 +40,24 @@ def test_a_queue_keeps_less_in_memory_when_others_come(tmp_path: Path, monkeypat
             await engine.close()
 
     asyncio.run(fill())
+
+
+def test_what_is_left_to_the_journal_comes_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of many sizes and three priorities, far beyond the window, with some given back in the middle."""
+    monkeypatch.setattr(DurableEngine, "window", Window(500, 1 << 20))
+    with opened(tmp_path / "queue.db") as engine:
+        sent: list[tuple[int, int, bytes]] = []
+        for number in range(60):
+            priority, size = number % 3, 1 + number * 37 % 200
+            batch = [b"%d.%d" % (number, each) for each in range(size)]
+            first = enqueue(engine, *batch, priority=priority).first_id
+            sent += [(-priority, first + each, body) for each, body in enumerate(batch)]
+        (lanes,) = [queue.pending.lanes.values() for queue in engine._queues.all()]
+        assert any(lane.stored for lane in lanes)
+        held = take(engine, 700)
+        sent.sort()
+        assert [lease.body for lease in held] == [body for _, _, body in sent[:700]]
+        assert ack(engine, held[100:600]) == []
+        held[0].owner.close()
+        expected = [body for _, _, body in sent[:100] + sent[600:]]
+        assert bodies(drain(engine)) == expected
