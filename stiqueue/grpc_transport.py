@@ -127,7 +127,10 @@ class GrpcTransport:
 
     def _request(self, batch: Batch) -> pb.EnqRequest:
         """Return the request, with an id that makes its retries safe."""
-        return _encoded(write_batch, batch if batch.request_id else replace(batch, request_id=next(self._request_ids)))
+        request = _encoded(write_batch, batch)
+        if not batch.request_id:
+            request.request_id = next(self._request_ids)
+        return request
 
     def enq_soon(self, batch: Batch, timeout: float) -> Callable[[], Coroutine[Any, Any, Receipt]]:
         limits.check_batch(batch, ANY_SIZE)

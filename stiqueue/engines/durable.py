@@ -207,7 +207,7 @@ class DurableEngine(LocalEngine):
             else:
                 answer.set_exception(error)
 
-        touched = self._finish_each(finished, woken)
+        touched = self._finish_each(finished, woken) if finished else ()
         self._write(
             Change(
                 inserts=[Insert(batch.queue, run, size, due_ms)],

@@ -99,7 +99,7 @@ class LocalEngine(Leasing):
             if known is not None:
                 return self._repeated(known)
             queue = self._queues.open(batch.queue)
-            finished = self._held(batch.ack_lease_ids)
+            finished = self._held(batch.ack_lease_ids) if batch.ack_lease_ids else []
             self._room.check(queue, self._queues.each(), number, size)
             first = queue.reserve(number)
             answer = self._enqueue(queue, Run(first, batch.bodies, properties), size, batch, finished, now, woken)
@@ -121,7 +121,8 @@ class LocalEngine(Leasing):
         queue.pending.add(run, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
             self._recent.remember(batch.queue, batch.request_id, (receipt.first_id, receipt.count), now)
-        self._after({queue: None} | self._finish_each(finished, woken), now, woken)
+        touched = {queue: None} | self._finish_each(finished, woken) if finished else (queue,)
+        self._after(touched, now, woken)
         return receipt
 
     def _repeated(self, known: tuple[int, int] | Future[Receipt]) -> Receipt | Future[Receipt]:
