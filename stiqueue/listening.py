@@ -8,6 +8,7 @@ import socket
 import grpc
 import grpc.aio
 
+from stiqueue import descriptors
 from stiqueue.hosts import host_and_port, is_loopback
 from stiqueue.settings import Settings
 
@@ -68,12 +69,19 @@ def bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Server
         raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
+def most_connections(settings: Settings) -> int:
+    """Return how many connections a server takes: what its options say, if this process can have so many."""
+    return descriptors.connections_within(settings.max_connections)
+
+
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """Return gRPC's options for a server. gRPC ignores a misspelt name in silence; the tests look at the effects."""
     keepalive, timeout = int(settings.keepalive * 1000), int(settings.keepalive_timeout * 1000)
     return [
         # A second server on the same port is an error instead of taking half of the clients.
         ("grpc.so_reuseport", 0),
+        # The next one is closed before its handshake, and file descriptors are left for all else.
+        ("grpc.max_allowed_incoming_connections", most_connections(settings)),
         ("grpc.max_receive_message_length", settings.buff_size),
         ("grpc.max_send_message_length", -1),
         # One hostile connection cannot starve the others; our own client opens another when it needs more.
