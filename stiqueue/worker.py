@@ -75,12 +75,20 @@ class Worker:
             except BaseException as error:
                 self._failure = error
 
+    def _handle(self, message: Message) -> None:
+        tracing = self._client._session.tracing
+        if tracing is None:
+            self._handler(message)
+        else:
+            with tracing.processing(message):
+                self._handler(message)
+
     def _work(self, message: Message) -> None:
         logger, name = self._client.logger, f"message {message.id} of {message.queue}"
         settle: Callable[[], bool] = message.ack
         try:
             if not self._is_stopping:
-                self._handler(message)
+                self._handle(message)
             else:  # it came too late: it is for others
                 settle = partial(message.requeue, 0)
         except Reject as error:
