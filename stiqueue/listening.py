@@ -15,6 +15,9 @@ from stiqueue.settings import Settings
 HANDSHAKE_MS = 8_000
 """How long a client may take to encrypt, and to begin with HTTP/2."""
 
+MOST_CONNECTIONS = 20_000
+"""How many a server takes that is not told: twice as many as consumers, so that there is room for producers."""
+
 
 def lacks(settings: Settings) -> str:
     """Return what protects a server too little where other machines reach it; empty when nothing is amiss."""
@@ -71,7 +74,7 @@ def bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Server
 
 def most_connections(settings: Settings) -> int:
     """Return how many connections a server takes: what its options say, if this process can have so many."""
-    return descriptors.connections_within(settings.max_connections)
+    return descriptors.connections_within(settings.max_connections or MOST_CONNECTIONS)
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:

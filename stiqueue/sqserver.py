@@ -260,9 +260,9 @@ class SQServer:
         self.logger.info(
             "StiQueue %s on %s:%d, messages %s", __version__, self.host, self.port, self.engine.description
         )
-        most, asked = listening.most_connections(self.settings), self.settings.max_connections
-        if most < asked:
-            self.logger.info("max_connections: %s, for want of file descriptors (ulimit -n)", f"{most:,}")
+        most = listening.most_connections(self.settings)
+        if most < (self.settings.max_connections or 0):
+            self.logger.warning("max_connections: only %s, for want of file descriptors (ulimit -n)", f"{most:,}")
         lacks = listening.lacks(self.settings)
         if lacks:
             self.logger.warning("%s is reachable from other machines, without %s", self.host, lacks)

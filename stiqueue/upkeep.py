@@ -65,6 +65,8 @@ class Upkeep:
         is_full = is_full and (descriptors.count_connections(self._port) or 0) >= self._most
         if is_full and not self._is_full:
             self._logger.warning(
-                "there are %s connections, the limit (max_connections); new ones are closed", f"{self._most:,}"
+                "there are %s connections, the limit (max_connections, and file descriptors by ulimit -n); "
+                "new ones are closed",
+                f"{self._most:,}",
             )
         self._is_full = is_full

@@ -85,6 +85,7 @@ class Worker:
 
     def _work(self, message: Message) -> None:
         logger, name = self._client.logger, f"message {message.id} of {message.queue}"
+        extra = {"queue": message.queue, "message_id": message.id}
         settle: Callable[[], bool] = message.ack
         try:
             if not self._is_stopping:
@@ -94,12 +95,12 @@ class Worker:
         except Reject as error:
             settle = partial(message.dead_letter, str(error)[:256])  # at most 1 KiB of UTF-8
         except BaseException:
-            logger.exception("%s failed at attempt %d", name, message.attempt)
+            logger.exception("%s failed at attempt %d", name, message.attempt, extra=extra)
             settle = message.requeue
         try:
             if not settle():
                 raise LeaseStale
         except StiQueueError as error:
-            logger.warning("could not settle %s, it is delivered again: %s", name, error)
+            logger.warning("could not settle %s, it is delivered again: %s", name, error, extra=extra)
         finally:
             self._held.discard(message.lease_id)

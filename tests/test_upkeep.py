@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,19 +54,20 @@ def test_it_warns_each_time_that_all_connections_are_taken(
         channels.pop().close()
         until(lambda: descriptors.count_connections(server.port), MOST - 1)
         assert warnings_after_a_look() == warnings
-    assert set(caplog.messages) == {"there are 3 connections, the limit (max_connections); new ones are closed"}
+    assert set(caplog.messages) == {
+        "there are 3 connections, the limit (max_connections, and file descriptors by ulimit -n); new ones are closed"
+    }
 
 
-def test_one_that_has_fewer_descriptors_than_connections_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("asked", "warnings"), [(1_000, ["924"]), (900, []), (None, [])])
+def test_it_warns_when_descriptors_do_not_suffice_for_what_it_was_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, asked: int | None, warnings: list[str]
 ) -> None:
-    caplog.set_level(logging.INFO, "stiqueue")
     monkeypatch.setattr(descriptors, "connections_within", lambda asked: min(asked, 924))
-    with SQServer(port=0, max_connections=1_000):
-        assert "max_connections: 924, for want of file descriptors (ulimit -n)" in caplog.messages
-    caplog.clear()
-    with SQServer(port=0, max_connections=900):
-        assert "max_connections" not in caplog.text
+    with SQServer(port=0, max_connections=asked):
+        assert caplog.messages == [
+            f"max_connections: only {each}, for want of file descriptors (ulimit -n)" for each in warnings
+        ]
 
 
 RAISED = """
