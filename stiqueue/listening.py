@@ -17,6 +17,8 @@ HANDSHAKE_MS = 8_000
 
 MOST_CONNECTIONS = 20_000
 """How many a server takes that is not told: twice as many as consumers, so that there is room for producers."""
+METADATA_BYTES = 16 << 10
+"""The largest headers of a call. By default gRPC refuses what is above the half of this now and then, at random."""
 
 
 def lacks(settings: Settings) -> str:
@@ -87,6 +89,8 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", most_connections(settings)),
         ("grpc.max_receive_message_length", settings.buff_size),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         # One hostile connection cannot starve the others; our own client opens another when it needs more.
         ("grpc.max_concurrent_streams", settings.max_streams),
         # The defaults (1,000 and 3,000) cancel calls at random in a burst.
