@@ -119,7 +119,7 @@ def crowd(run: Run, server: ServerProcess, number: int, places: int) -> None:
         # One place is the stub's, one the good client's.
         wait_until(lambda: hog.has_taken(places - 2), SECONDS, "the refusal of those that are too many")
         assert_refused(server)
-        client = stack.enter_context(SQClient(port=server.port, timeout=SECONDS))
+        client = stack.enter_context(SQClient(port=server.port, timeout=5 * SECONDS))
         late = Call(client.enq, "a client that comes meanwhile", queue="late")
         began, used = time.monotonic(), processor_seconds(server.pid)
         so_far = len(good.seconds)
@@ -128,12 +128,13 @@ def crowd(run: Run, server: ServerProcess, number: int, places: int) -> None:
         stub.Enq(pb.EnqRequest(queue="stream", bodies=[b"a"]), timeout=SECONDS)
         assert stream.next().messages[0].body == b"a"
         assert hog.count_open() == places - 2
-        assert not late.is_over()
+        assert not late.is_over(), late.result()
         print(
             f"{places} places: {number - hog.count_open()} of {number} closed; {share:.0%} of a core with a good client"
         )
         hog.leave()
         wait_for_a_place(server)
+        assert late.is_over(2 * SECONDS)
         assert late.result() == 1
         assert good.failures == []
     wait_until(lambda: descriptors(server.pid) <= before + 5, SECONDS, "descriptors")
@@ -165,3 +166,11 @@ def test_22_out_of_descriptors(run: Run) -> None:
         print(f"idle with all places taken: {share:.0%} of a core")
         assert share < 0.2
         assert descriptors(server.pid) < 256
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_41_5_000_connections(run: Run) -> None:
+    """The same by 5,000 connections where 1,000 are allowed."""
+    server = run.server("--max-connections", "1000")
+    crowd(run, server, 5_000, 1_000)
