@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stiqueue.backoff import Backoff
@@ -64,7 +65,7 @@ async def enq(
     batch = _batch(session, [_body(msg)], queue, priority, delay, ttl, headers, request_id)
     if session.tracing is None:
         return (await _enq(session, batch, block, timeout)).first_id
-    return await _traced(session.tracing, batch, lambda batch: _enq(session, batch, block, timeout))
+    return await _traced(session.tracing, batch, partial(_enq, session, block=block, timeout=timeout))
 
 
 async def enq_many(
@@ -127,7 +128,7 @@ async def enq_and_ack(session: Session[Any], /, msg: Body, message: Message, **o
     seconds = session.options.timeout_of(timeout)
     if session.tracing is None:
         return (await session.connected().enq(batch, seconds)).first_id
-    return await _traced(session.tracing, batch, lambda batch: session.connected().enq(batch, seconds))
+    return await _traced(session.tracing, batch, partial(session.connected().enq, timeout=seconds))
 
 
 async def _traced(tracing: Tracing, batch: Batch, enqueue: Callable[[Batch], Coroutine[Any, Any, Receipt]]) -> int:

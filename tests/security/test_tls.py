@@ -139,7 +139,7 @@ def test_43_a_server_that_runs_for_long_looks_again_each_day(
     assert caplog.text == ""
     for path, new in zip(pair, authority.sign("other", ends=13), strict=True):
         shutil.copy(new, path)
-    for days, warnings in (2.5, 0), (3, 1), (3.5, 1), (4, 2):
+    for days, warnings in (2.5, 0), (3.1, 1), (3.5, 1), (4.2, 2):
         checks.tick(now + days * DAY_SECONDS, lambda: None)
         assert len(re.findall("server.pem ends on 20", caplog.text)) == warnings
     for path, new in zip(pair, authority.sign("over", begins=-2, ends=-1), strict=True):
