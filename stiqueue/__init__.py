@@ -43,6 +43,7 @@ from stiqueue.local import LocalSQClient
 from stiqueue.message import Counts, Message, PeekedMessage, State
 from stiqueue.sqclient import SQClient
 from stiqueue.tls import TLS
+from stiqueue.tracing import processing
 from stiqueue.worker import Worker
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ __all__ = [
     "Unavailable",
     "Worker",
     "__version__",
+    "processing",
 ]
 
 

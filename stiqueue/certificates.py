@@ -62,12 +62,22 @@ class Certificates:
         self._logger.info("tls: read the certificate again")
         return self._configuration
 
-    def _read(self) -> Any:
+    def warn_of_end(self) -> None:
+        """Warn when the certificate ends within 14 days, or is no longer valid."""
+        try:
+            self._check()
+        except InvalidRequest as error:
+            self._logger.error("%s", error)
+
+    def _check(self) -> None:
         ends = check_pair(self._files.certificate, self._files.key)
         days = (ends - time.time()) / 86_400
         if days < WARNING_DAYS:
             when = time.strftime("%Y-%m-%d", time.gmtime(ends))
             self._logger.warning("tls_cert: %s ends on %s", self._files.certificate, when)
+
+    def _read(self) -> Any:
+        self._check()
         ca = None if self._files.client_ca is None else read_bytes("tls_client_ca", self._files.client_ca)
         pair = (read_bytes("tls_key", self._files.key), read_bytes("tls_cert", self._files.certificate))
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=ca)
@@ -104,8 +114,8 @@ def check_pair(certificate: str, key: str) -> float:
     return float(ssl.cert_time_to_seconds(str(found["notAfter"])))
 
 
-def server_credentials(settings: Settings, logger: logging.Logger) -> grpc.ServerCredentials | None:
-    """Return the credentials that a server's options ask for; None: no encryption.
+def certificates_for(settings: Settings, logger: logging.Logger) -> Certificates | None:
+    """Return the certificates that a server's options ask for; None: no encryption.
 
     Raises:
         InvalidRequest: a file cannot be read, or they do not fit together.
@@ -113,7 +123,7 @@ def server_credentials(settings: Settings, logger: logging.Logger) -> grpc.Serve
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-    return Certificates(files, logger).credentials()
+    return Certificates(files, logger)
 
 
 def _no_password() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,9 +11,9 @@ import grpc.aio
 
 from stiqueue._version import __version__
 from stiqueue.engine import Consumer, Engine
+from stiqueue.entry import Leased
 from stiqueue.errors import Unavailable
 from stiqueue.message import Subscription
-from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.wire import VERSION_KEY, write_messages
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -72,7 +72,7 @@ class Delivery:
         assert task is not None
         task.add_done_callback(lambda _: consumer.close())
 
-    async def run(self, log: Callable[[pb.DeqResponse], None] | None) -> None:
+    async def run(self, log: Callable[[Sequence[Leased]], None] | None) -> None:
         """Send messages until the subscription ends.
 
         Raises:
@@ -84,10 +84,9 @@ class Delivery:
             await self._context.send_initial_metadata(((VERSION_KEY, __version__),))
             while (messages := consumer.take()) is not None:
                 if messages:
-                    response = write_messages(messages)
                     if log:
-                        log(response)
-                    await write(response)
+                        log(messages)
+                    await write(write_messages(messages))
                 else:
                     await self._bell.wait(consumer.patience())
         except grpc.aio.InternalError as error:  # the client left during the write

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from stiqueue.backoff import Backoff
 from stiqueue.errors import InvalidRequest, QueueFull
 from stiqueue.message import Batch, Body, Message, Receipt
 from stiqueue.session import Session
+from stiqueue.tracing import Tracing
 
 BATCH_MESSAGES = 1_000
 """Most messages that `enq_many` puts into one request."""
@@ -62,7 +64,9 @@ async def enq(
             with the same `request_id` to be sure to have it once.
     """
     batch = _batch(session, [_body(msg)], queue, priority, delay, ttl, headers, request_id)
-    return (await _enq(session, batch, block, timeout)).first_id
+    if session.tracing is None:
+        return (await _enq(session, batch, block, timeout)).first_id
+    return await _traced(session.tracing, batch, partial(_enq, session, block=block, timeout=timeout))
 
 
 async def enq_many(
@@ -83,10 +87,23 @@ async def enq_many(
     Each request is all or nothing. After an error the messages of earlier requests are enqueued. The arguments and
     errors are those of `enq`.
     """
+    batch = _batch(session, [], queue, priority, delay, ttl, headers, None)
+    if session.tracing is None:
+        return await _enq_groups(session, batch, msgs, block, timeout)
+    with session.tracing.sending(batch.queue, batch.headers) as sending:
+        total = await _enq_groups(session, replace(batch, headers=sending.headers), msgs, block, timeout)
+        sending.sent_many(total)
+    return total
+
+
+async def _enq_groups(
+    session: Session[Any], like: Batch, msgs: Iterable[Body], block: bool, timeout: float | None
+) -> int:
+    """Enqueue `msgs` in requests that are `like` this one without bodies; return how many."""
     total = 0
     under_way = None
     for bodies in _grouped(msgs, session.options.batch_bytes):
-        batch = _batch(session, bodies, queue, priority, delay, ttl, headers, None)
+        batch = replace(like, bodies=bodies)
         # While one request is under way, the next is put together; never two at a time, for order.
         if under_way is not None:
             await under_way()
@@ -108,10 +125,19 @@ async def enq_and_ack(session: Session[Any], /, msg: Body, message: Message, **o
     if unknown:
         raise TypeError(f"ack_and_enq has no option {sorted(unknown)}")
     batch = _batch(session, [_body(msg)], **HAND_OVER_OPTIONS | options)
-    receipt = await session.connected().enq(
-        replace(batch, ack_lease_ids=[message.lease_id]), session.options.timeout_of(timeout)
-    )
-    return receipt.first_id
+    batch = replace(batch, ack_lease_ids=[message.lease_id])
+    seconds = session.options.timeout_of(timeout)
+    if session.tracing is None:
+        return (await session.connected().enq(batch, seconds)).first_id
+    return await _traced(session.tracing, batch, partial(session.connected().enq, timeout=seconds))
+
+
+async def _traced(tracing: Tracing, batch: Batch, enqueue: Callable[[Batch], Coroutine[Any, Any, Receipt]]) -> int:
+    """Let `enqueue` have `batch`, of one message, in a span; return the message's id."""
+    with tracing.sending(batch.queue, batch.headers) as sending:
+        message_id = (await enqueue(replace(batch, headers=sending.headers))).first_id
+        sending.sent_one(message_id, batch.bodies[0])
+    return message_id
 
 
 def _batch(

@@ -111,6 +111,8 @@ class GrpcTransport:
         limits.check_batch(batch, ANY_SIZE)
         if batch.request_id or batch.ack_lease_ids or len(batch.bodies) > 1 or len(batch.bodies[0]) > TOGETHER_BYTES:
             return await self._enq_alone(batch, timeout)
+        if not limits.TRACE_HEADERS.isdisjoint(batch.headers):  # which no other message has
+            return await self._enq_alone(batch, timeout)
         kind = (batch.queue, batch.priority, batch.delay, batch.ttl, *batch.headers.items(), timeout)
         return await self._enq_together((batch, timeout), kind)
 

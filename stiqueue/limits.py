@@ -35,6 +35,10 @@ MESSAGE_ROOM = 16 << 10
 """How much smaller than the largest request the largest message is: room for names, headers of dead letters and
 framing, so that whatever could be enqueued can be delivered."""
 
+TRACE_HEADERS = frozenset(("traceparent", "tracestate"))
+"""Where W3C's trace context travels. They do not count in the size of a message, for they have room in the above: a
+program that is traced can send what it could send before."""
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 
@@ -63,7 +67,9 @@ def check_batch(batch: Batch, max_message_bytes: int) -> None:
     _duration("delay", batch.delay, MAX_DELAY)
     if batch.ttl is not None:
         _duration("ttl", batch.ttl, MAX_TTL, positive=True)
-    used = _check_headers(batch.headers)
+    used = check_headers(batch.headers)
+    if used:
+        used -= headers_size({name: batch.headers[name] for name in TRACE_HEADERS if name in batch.headers})
     longest = max(map(len, batch.bodies)) + used
     if longest > max_message_bytes:
         raise InvalidRequest(
@@ -114,8 +120,12 @@ def check_queues(names: Sequence[str]) -> None:
     _at_most("queues", len(names), MAX_NAMED_QUEUES, "TOO_MANY_QUEUES")
 
 
-def _check_headers(headers: Mapping[str, str]) -> int:
-    """Check the headers of one message; return their bytes."""
+def check_headers(headers: Mapping[str, str]) -> int:
+    """Check the headers of one message; return their bytes.
+
+    Raises:
+        InvalidRequest: there are too many or too long ones, or one is not text.
+    """
     if not headers:
         return 0
     _at_most("headers", len(headers), MAX_HEADERS, "BAD_HEADERS")

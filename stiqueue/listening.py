@@ -8,11 +8,17 @@ import socket
 import grpc
 import grpc.aio
 
+from stiqueue import descriptors
 from stiqueue.hosts import host_and_port, is_loopback
 from stiqueue.settings import Settings
 
 HANDSHAKE_MS = 8_000
 """How long a client may take to encrypt, and to begin with HTTP/2."""
+
+MOST_CONNECTIONS = 20_000
+"""How many a server takes that is not told: twice as many as consumers, so that there is room for producers."""
+METADATA_BYTES = 16 << 10
+"""The largest headers of a call. By default gRPC refuses what is above the half of this now and then, at random."""
 
 
 def lacks(settings: Settings) -> str:
@@ -68,14 +74,23 @@ def bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.Server
         raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
 
 
+def most_connections(settings: Settings) -> int:
+    """Return how many connections a server takes: what its options say, if this process can have so many."""
+    return descriptors.connections_within(settings.max_connections or MOST_CONNECTIONS)
+
+
 def channel_options(settings: Settings) -> list[tuple[str, int]]:
     """Return gRPC's options for a server. gRPC ignores a misspelt name in silence; the tests look at the effects."""
     keepalive, timeout = int(settings.keepalive * 1000), int(settings.keepalive_timeout * 1000)
     return [
         # A second server on the same port is an error instead of taking half of the clients.
         ("grpc.so_reuseport", 0),
+        # The next one is closed before its handshake, and file descriptors are left for all else.
+        ("grpc.max_allowed_incoming_connections", most_connections(settings)),
         ("grpc.max_receive_message_length", settings.buff_size),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
         # One hostile connection cannot starve the others; our own client opens another when it needs more.
         ("grpc.max_concurrent_streams", settings.max_streams),
         # The defaults (1,000 and 3,000) cancel calls at random in a burst.

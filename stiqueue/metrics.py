@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -70,6 +70,11 @@ class Metrics:
         """Show what `counts` returns, whenever somebody asks. It is called on threads of the HTTP server."""
         self.registry.register(_Queues(counts))
 
+    def watch_connections(self, connections: Callable[[], int | None], most: int) -> None:
+        """Show what `connections` returns, likewise, where it can tell; and how many there may be."""
+        Gauge("stiqueue_max_connections", "Connections that there may be.", registry=self.registry).set(most)
+        self.registry.register(_Connections(connections))
+
     def serve(self, host: str, port: int) -> MetricsPort:
         """Answer ``GET /metrics`` at `host` and `port`.
 
@@ -132,6 +137,18 @@ class _Queues(Collector):
             for family, (_, _, value) in zip(families, gauges, strict=True):
                 family.add_metric([each.queue], value(each))
         yield from (messages, totals, *families)
+
+
+class _Connections(Collector):
+    """How many connections there are, counted when it is asked for."""
+
+    def __init__(self, connections: Callable[[], int | None]) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        found = self._connections()
+        if found is not None:
+            yield GaugeMetricFamily("stiqueue_connections", "Open connections.", found)
 
 
 def _ready_age(each: Counts) -> float:

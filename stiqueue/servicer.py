@@ -18,6 +18,8 @@ from stiqueue.engine import Engine
 from stiqueue.entry import Peeked
 from stiqueue.errors import ServerError, StiQueueError, TooManyConsumers, Unavailable
 from stiqueue.guard import Guard, Observe
+from stiqueue.message import Outcome
+from stiqueue.message_log import MessageLog
 from stiqueue.settings import Settings
 from stiqueue.status import Trailers, end, to_wire
 from stiqueue.tokens import Grant, Right
@@ -32,9 +34,6 @@ from stiqueue.wire import (
     write_peeked,
     write_receipt,
 )
-
-SHOWN_BODY_BYTES = 80
-"""How much of a body is logged with `debug`."""
 
 CANCELLED: tuple[grpc.StatusCode, str, Trailers] = grpc.StatusCode.CANCELLED, "", ()
 """How a call ends that returns nothing and raises no error of ours: its client has left."""
@@ -59,7 +58,8 @@ def _reports_errors(method: Method[T]) -> Method[T]:
         except StiQueueError as error:
             code, details, trailing = to_wire(error)
         except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
-            self.logger.exception("a defect in %s", method.__name__)
+            extra = {name: text for name in ("queue", "consumer") if (text := getattr(request, name, ""))}
+            self.logger.exception("a defect in %s", method.__name__, extra=extra)
             what = f"{type(error).__name__} in {method.__name__}; the server's log has the details"
             code, details, trailing = to_wire(ServerError(what))
         finally:
@@ -81,6 +81,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         self.observe: Observe | None = None
         self.settings = settings
         self.logger = logger
+        self._log = MessageLog(logger)
         self.max_message_bytes = settings.buff_size - limits.MESSAGE_ROOM
         self._deliveries: dict[Delivery, Grant | None] = {}
         """The open streams, and by which token."""
@@ -97,10 +98,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         self._check(Right.ENQ, batch.queue)
         if batch.ack_lease_ids:
             self._check(Right.DEQ)
+        if not self._log.is_on:
+            return write_receipt(await self.engine.enq(batch))
+        acked = self._log.holds(batch.ack_lease_ids)
         receipt = await self.engine.enq(batch)
-        if self.logger.isEnabledFor(logging.DEBUG):
-            for number, body in enumerate(batch.bodies):
-                self._log("enq", batch.queue, receipt.first_id + number, body)
+        self._log.enqueued(batch, receipt.first_id)
+        self._log.settled(Outcome.ACK, acked)
         return write_receipt(receipt)
 
     @_reports_errors
@@ -118,10 +121,12 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         delivery = Delivery(self.engine, asked, context)
         self._deliveries[delivery] = self.guard.current() if self.guard is not None else None
         self.no_streams.clear()
+        log = self._log.came(asked) if self._log.is_on else None
         try:
-            debug = self.logger.isEnabledFor(logging.DEBUG)
-            await delivery.run(lambda response: self._log_delivery(asked.queue, response) if debug else None)
+            await delivery.run(log.delivered if log else None)
         finally:
+            if log:
+                log.left()
             del self._deliveries[delivery]
             if not self._deliveries:
                 self.no_streams.set()
@@ -132,8 +137,10 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         limits.check_settlement(settlement)
         # For no queue in particular: a lease id cannot be guessed, so whoever has one was given the message.
         self._check(Right.DEQ)
+        found = self._log.holds(settlement.lease_ids) if self._log.is_on else None
         stale = await self.engine.settle(settlement)
-        self.logger.debug("%s of %d leases, %d stale", settlement.outcome.name, len(settlement.lease_ids), len(stale))
+        if found:
+            self._log.settled(settlement.outcome, found, stale)
         return pb.AckResponse(stale_lease_ids=stale)
 
     @_reports_errors
@@ -188,22 +195,6 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     def _refuse_when_draining(self) -> None:
         if self._draining:
             raise Unavailable("the server is stopping", "SHUTTING_DOWN")
-
-    def _log_delivery(self, queue: str, response: pb.DeqResponse) -> None:
-        for message in response.messages:
-            self._log("deq", queue, message.id, message.body)
-
-    def _log(self, what: str, queue: str, message_id: int, body: bytes) -> None:
-        shown = body if len(body) <= SHOWN_BODY_BYTES else body[:SHOWN_BODY_BYTES] + b"..."
-        self.logger.debug(
-            "%s %s #%d %r (%d bytes)",
-            what,
-            queue,
-            message_id,
-            shown,
-            len(body),
-            extra={"queue": queue, "message_id": message_id},
-        )
 
 
 def _parts(chunk: list[Peeked], limit: int) -> Iterable[list[Peeked]]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 from stiqueue import exits
@@ -14,6 +15,7 @@ from stiqueue.concurrency import Concurrency, Own, Signal
 from stiqueue.errors import Closed, StiQueueError, Unavailable
 from stiqueue.message import Message, Settlement
 from stiqueue.options import Options
+from stiqueue.tracing import Tracing, find_tracing
 from stiqueue.transport import Stream, Transport
 
 CLOSE_SECONDS = 5.0
@@ -67,6 +69,11 @@ class Session(Generic[M]):
         """The `Held` of the current thread's or task's next `deq`."""
         self.interrupted: Signal = self.concurrency.signal()
         """Set when what is under way is to end because the client is closed."""
+
+    @cached_property
+    def tracing(self) -> Tracing | None:
+        """What makes spans of messages; looked for once, at the first use of the client."""
+        return find_tracing()
 
     def connected(self) -> Transport:
         """Return the transport, made on first use."""

@@ -70,6 +70,9 @@ class Settings:
     )
     max_queues: int = _option(10_000, "most queues in use", (1, 500_000), int)
     max_consumers: int = _option(10_000, "most open Deq streams", (1, 1 << 20), int)
+    max_connections: int | None = _option(
+        None, "most connections; default: 20,000, or what file descriptors allow", (1, 1 << 20), int
+    )
     max_streams: int = _option(100, "most calls at a time on one connection", (1, 1 << 20), int)
     max_pending: int = _option(30_000, "most calls that wait to be accepted", (1, 1 << 20), int)
     grace: float = _option(10.0, "seconds that SIGTERM leaves consumers to settle what they hold", (0, 86_400), float)

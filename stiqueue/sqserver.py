@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
-from stiqueue import listening, logs
+from stiqueue import descriptors, listening, logs
 from stiqueue._version import __version__
-from stiqueue.certificates import server_credentials
+from stiqueue.certificates import certificates_for
 from stiqueue.engine import Engine
 from stiqueue.engines.opening import IN_MEMORY, engine_for
 from stiqueue.errors import StiQueueError
@@ -30,6 +30,7 @@ from stiqueue.process import new_event_loop, tune
 from stiqueue.rpc_server import RpcServer, ServiceNames
 from stiqueue.servicer import QueueServicer
 from stiqueue.settings import Settings, build_settings, parse_arguments
+from stiqueue.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from stiqueue.metrics import Metrics, MetricsPort
@@ -40,8 +41,6 @@ STOP_SECONDS = 5.0
 """How long stopping may take beyond its grace."""
 COUNT_SECONDS = 5.0
 """How long the metrics wait for the counts of all queues."""
-REFRESH_SECONDS = 1.0
-"""How long after the file of tokens has changed it is read again, at the most."""
 
 Service = tuple[Callable[[Any, Any], None], Any]
 """A generated ``add_XServicer_to_server`` function and the servicer to add; its methods may be async or plain."""
@@ -209,13 +208,17 @@ class SQServer:
         rpc_server = RpcServer(self.settings, servicer, interceptors, self.add_services)
         metrics_port = None
         try:
-            self.port = await rpc_server.listen(server_credentials(self.settings, self.logger))
+            certificates = certificates_for(self.settings, self.logger)
+            self.port = await rpc_server.listen(certificates.credentials() if certificates else None)
             metrics_port = self._serve_metrics(servicer)
             await self.engine.start()
             await rpc_server.open()
             self._announce()
             self._started.set()
-            await self._until_asked_to_stop(servicer)
+            upkeep = Upkeep(
+                self.logger, self.port, listening.most_connections(self.settings), self._guard, certificates
+            )
+            await upkeep.until(self._stop_asked, servicer.end_revoked)
             await rpc_server.drain(self._grace, self._hurry)
         except BaseException:
             await rpc_server.abort()
@@ -238,6 +241,9 @@ class SQServer:
         loop = asyncio.get_running_loop()
         self._metrics = metrics = Metrics()
         metrics.watch(lambda: asyncio.run_coroutine_threadsafe(self.engine.counts([]), loop).result(COUNT_SECONDS))
+        metrics.watch_connections(
+            lambda: descriptors.count_connections(self.port), listening.most_connections(self.settings)
+        )
         servicer.observe = metrics.called
         if self._guard is not None:
             self._guard.observe = metrics.called
@@ -254,19 +260,12 @@ class SQServer:
         self.logger.info(
             "StiQueue %s on %s:%d, messages %s", __version__, self.host, self.port, self.engine.description
         )
+        most = listening.most_connections(self.settings)
+        if most < (self.settings.max_connections or 0):
+            self.logger.warning("max_connections: only %s, for want of file descriptors (ulimit -n)", f"{most:,}")
         lacks = listening.lacks(self.settings)
         if lacks:
             self.logger.warning("%s is reachable from other machines, without %s", self.host, lacks)
-
-    async def _until_asked_to_stop(self, servicer: QueueServicer) -> None:
-        """Wait for the stop; meanwhile tokens that are taken away end their streams."""
-        assert self._stop_asked is not None
-        while True:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stop_asked.wait(), REFRESH_SECONDS if self._guard else None)
-                return
-            if self._guard is not None and self._guard.tokens.refresh():
-                servicer.end_revoked()
 
     def _engine_failed(self, error: StiQueueError) -> None:
         """Stop at once: nothing can be confirmed any more. Called on the engine's thread."""

@@ -75,23 +75,32 @@ class Worker:
             except BaseException as error:
                 self._failure = error
 
+    def _handle(self, message: Message) -> None:
+        tracing = self._client._session.tracing
+        if tracing is None:
+            self._handler(message)
+        else:
+            with tracing.processing(message):
+                self._handler(message)
+
     def _work(self, message: Message) -> None:
         logger, name = self._client.logger, f"message {message.id} of {message.queue}"
+        extra = {"queue": message.queue, "message_id": message.id}
         settle: Callable[[], bool] = message.ack
         try:
             if not self._is_stopping:
-                self._handler(message)
+                self._handle(message)
             else:  # it came too late: it is for others
                 settle = partial(message.requeue, 0)
         except Reject as error:
             settle = partial(message.dead_letter, str(error)[:256])  # at most 1 KiB of UTF-8
         except BaseException:
-            logger.exception("%s failed at attempt %d", name, message.attempt)
+            logger.exception("%s failed at attempt %d", name, message.attempt, extra=extra)
             settle = message.requeue
         try:
             if not settle():
                 raise LeaseStale
         except StiQueueError as error:
-            logger.warning("could not settle %s, it is delivered again: %s", name, error)
+            logger.warning("could not settle %s, it is delivered again: %s", name, error, extra=extra)
         finally:
             self._held.discard(message.lease_id)

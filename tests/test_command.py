@@ -106,7 +106,7 @@ def test_a_signal_ends_it_although_a_consumer_holds_on(start: Start, number: sig
     command = start("--grace", "0.1")
     port = command.port()
     with SQClient(port=port, timeout=0.1) as client, SQClient(port=port) as other:
-        client.enq("a")
+        other.enq("a")
         assert client.deq(timeout=PATIENCE) == b"a"
         until(lambda: other.counts().leased, 1)
         command.process.send_signal(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2
 
+from stiqueue.settings import Settings
 from stiqueue.v1 import queue_pb2
 
 ROOT = Path(__file__).parents[1]
@@ -61,3 +63,15 @@ def test_the_answers_are_those_of_the_rpcs() -> None:
         answer = re.search(r"QueueService/\w+\n\n((?:    [^\n]*\n)+)", section(rpc.name))
         assert answer, rpc.name
         json_format.Parse(answer[1], getattr(queue_pb2, rpc.output_type.name)())
+
+
+def test_every_limit_is_told_with_its_option_and_default() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    table = text[text.index("\n## Limits") :]
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| `--([a-z-]+)` \|", table, re.M)
+    told = {option.replace("-", "_"): default for default, option in rows}
+    limits = {field.name: field.default for field in dataclasses.fields(Settings) if field.name.startswith("max_")}
+    assert told.keys() - {"buff_size"} == limits.keys() - {"max_attempts"}  # which is a rule of retrying
+    for name, default in limits.items():
+        if default and name in told:
+            assert f"{default:,}" in told[name]

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from support.waiting import until
 
-from stiqueue import SQClient, SQServer, logs
+from stiqueue import ServerError, SQClient, SQServer, logs
 from stiqueue.settings import Settings
+
+SECONDS = 20.0
 
 
 @pytest.fixture
@@ -36,6 +38,65 @@ def test_each_line_is_an_object_that_names_queue_and_message(log: Path) -> None:
     (enqueued,) = [line for line in lines if line["message"].startswith("enq mail")]
     assert (enqueued["queue"], enqueued["message_id"], enqueued["level"]) == ("mail", 1, "DEBUG")
     assert len(enqueued["message"]) < 200
+
+
+FIELDS = ("queue", "consumer", "message_id")
+
+
+def told(log: Path) -> list[tuple[str, object, object, object]]:
+    """Return the text, the queue, the consumer and the message id of each line about messages."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(line["message"], *map(line.get, FIELDS)) for line in lines if "queue" in line]
+
+
+def test_each_line_names_queue_consumer_and_message(log: Path) -> None:
+    with SQServer(port=0) as server:
+        with SQClient(port=server.port, queue="mail", consumer="me", auto_ack=False) as client:
+            client.enq_many("abc")
+            for message in client.consume(timeout=0):
+                {b"a": message.ack, b"b": lambda m=message: m.dead_letter("no"), b"c": lambda: None}[bytes(message)]()
+                if message == b"c":
+                    message.extend(60)
+                    break
+        until(lambda: "left" in log.read_text())
+    assert told(log) == [
+        *[(f"enq mail #{n} b'{body}' (1 bytes)", "mail", None, n) for n, body in enumerate("abc", 1)],
+        ("consumer 'me' of mail: came", "mail", "me", None),
+        ("deq mail #1 b'a' (1 bytes)", "mail", "me", 1),
+        ("ack mail #1", "mail", "me", 1),
+        ("deq mail #2 b'b' (1 bytes)", "mail", "me", 2),
+        ("dead_letter mail #2", "mail", "me", 2),
+        ("deq mail #3 b'c' (1 bytes)", "mail", "me", 3),
+        ("extend mail #3", "mail", "me", 3),
+        ("consumer 'me' of mail: left", "mail", "me", None),
+    ]
+
+
+def test_an_ack_that_is_too_late_says_so(log: Path) -> None:
+    with SQServer(port=0) as server, SQClient(port=server.port, consumer="slow", auto_ack=False) as client:
+        client.enq("a")
+        client.ack_timeout = 0.1
+        messages = client.consume()
+        message = next(messages)
+        until(lambda: client.counts().requeued > 0)
+        assert not message.ack()
+        until(lambda: ("ack default #1: too late", "default", "slow", 1) in told(log))
+        client.disconnect()
+        until(lambda: client.counts().consumers, 0)
+        assert not message.ack()
+        until(lambda: "ack of a lease that is not known: too late" in log.read_text())
+
+
+def test_a_defect_names_the_queue(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with SQServer(port=0) as server, SQClient(port=server.port, queue="mail") as client:
+        monkeypatch.setattr(server.engine, "enq", fail)
+        with pytest.raises(ServerError):
+            client.enq("a")
+    (line,) = [json.loads(line) for line in log.read_text().splitlines() if "a defect in Enq" in line]
+    assert (line["level"], line["queue"]) == ("ERROR", "mail")
 
 
 def test_an_exception_is_part_of_its_line(log: Path) -> None:

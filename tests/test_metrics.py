@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.waiting import until
 from support.wire import refused
 
-from stiqueue import InvalidRequest, SQClient, SQServer
+from stiqueue import InvalidRequest, SQClient, SQServer, descriptors, listening
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -100,6 +100,16 @@ def test_calls_without_a_token_are_counted(tmp_path: Path) -> None:
             with refused(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"):
                 QueueServiceStub(channel).Enq(pb.EnqRequest(bodies=[b"a"]), timeout=SECONDS)
         assert value(scrape(server), "stiqueue_calls_total", method="Enq", code="UNAUTHENTICATED") == 2
+
+
+@pytest.mark.skipif(descriptors.count_connections(0) is None, reason="the system does not tell of connections")
+def test_connections_are_counted_and_how_many_there_may_be(server: SQServer, client: SQClient) -> None:
+    assert value(scrape(server), "stiqueue_max_connections") == listening.most_connections(server.settings)
+    assert value(scrape(server), "stiqueue_connections") == 0
+    client.enq("a")
+    assert value(scrape(server), "stiqueue_connections") == 1
+    client.disconnect()
+    until(lambda: value(scrape(server), "stiqueue_connections"), 0.0)
 
 
 def test_the_process_is_measured(server: SQServer) -> None:

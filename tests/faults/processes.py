@@ -115,13 +115,13 @@ class ServerProcess:
         path = self.directory / f"{self.name}.log"
         return path.read_text() if path.exists() else ""
 
-    def start(self, ready: bool = True) -> ServerProcess:
-        """Start the process; wait until it serves, unless told not to."""
+    def start(self, ready: bool = True, by: Sequence[str] = ()) -> ServerProcess:
+        """Start the process, by a command that runs its arguments if there is one; wait until it serves."""
         assert self.process is None or self.process.poll() is not None, "it is still running"
         command = [sys.executable, "-m", "stiqueue.sqserver", "--host", self.host, "--port", str(self.port)]
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *self.options],
+                [*by, *command, *self.options],
                 cwd=self.directory,
                 env=_environment(self.environment),
                 stdin=subprocess.DEVNULL,

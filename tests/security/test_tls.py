@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from support.waiting import until
 
 from security.conftest import Authority, secure_stub
 from stiqueue import InvalidRequest, SQServer, certificates
+from stiqueue.certificates import CertificateFiles, Certificates
+from stiqueue.upkeep import DAY_SECONDS, Upkeep
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -123,6 +126,26 @@ def test_43_a_certificate_that_ends_soon_is_warned_of(
 ) -> None:
     serve(stack, authority.sign("server", ends=13))
     assert "ends on 20" in caplog.text
+
+
+def test_43_a_server_that_runs_for_long_looks_again_each_day(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = authority.sign("server", ends=15)
+    logger = logging.getLogger("stiqueue")
+    found = Certificates(CertificateFiles(*pair), logger)
+    checks, now = Upkeep(logger, 0, 1_000_000, certificates=found), time.monotonic()
+    checks.tick(now + 2 * DAY_SECONDS, lambda: None)
+    assert caplog.text == ""
+    for path, new in zip(pair, authority.sign("other", ends=13), strict=True):
+        shutil.copy(new, path)
+    for days, warnings in (2.5, 0), (3.1, 1), (3.5, 1), (4.2, 2):
+        checks.tick(now + days * DAY_SECONDS, lambda: None)
+        assert len(re.findall("server.pem ends on 20", caplog.text)) == warnings
+    for path, new in zip(pair, authority.sign("over", begins=-2, ends=-1), strict=True):
+        shutil.copy(new, path)
+    checks.tick(now + 6 * DAY_SECONDS, lambda: None)
+    assert "certificate has expired" in caplog.text
 
 
 def test_a_certificate_that_ends_later_is_not(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -119,6 +121,35 @@ def test_42_without_a_valid_token_every_call_is_refused_and_changes_nothing(
         call(Holder(channel, token, scheme))
     assert not token or token not in refusal.text
     assert [each.message.body for each in admin.peek("jobs.a")] == [b"kept"]
+
+
+WRONG = {
+    "first": "X" + ADMIN[1:],
+    "last": ADMIN[:-1] + "X",
+    "all": "X" * len(ADMIN),
+}
+"""Tokens of the right length, and where they differ."""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_42_the_time_of_a_refusal_tells_nothing_of_the_token(channel: grpc.Channel) -> None:
+    """2,000 tries of each, in turn: the same answer, and the same time within 20 %, wherever the token is wrong."""
+    holders = {where: Holder(channel, token) for where, token in WRONG.items()}
+    seconds: dict[str, list[float]] = {where: [] for where in WRONG}
+    answers = set()
+    for _ in range(2_000):
+        for where, holder in holders.items():
+            began = time.perf_counter()
+            with pytest.raises(grpc.RpcError) as failed:
+                holder.cnt()
+            seconds[where].append(time.perf_counter() - began)
+            call: Any = failed.value
+            answers.add((call.code(), call.details(), str(call.trailing_metadata())))
+    assert len(answers) == 1
+    medians = {where: statistics.median(taken) for where, taken in seconds.items()}
+    print({where: f"{taken * 1e6:.0f} us" for where, taken in medians.items()})
+    assert max(medians.values()) <= 1.2 * min(medians.values())
 
 
 def test_a_right_token_does_what_it_is_for(channel: grpc.Channel) -> None:
