@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from stiqueue.calls import Calls
 from stiqueue.client import Client
-from stiqueue.endpoint import Endpoint
+from stiqueue.endpoint import CONNECT_SECONDS, Endpoint
 from stiqueue.grpc_transport import GrpcTransport
 from stiqueue.limits import MESSAGE_ROOM
 from stiqueue.options import BATCH_BYTES, LOGGER, Options
@@ -79,7 +79,7 @@ class Remote(Client[M]):
         )
         self.host = socket.gethostname() if host is None else host
         self.port = port
-        endpoint = Endpoint(self.host, port, as_tls(tls), token)
+        endpoint = Endpoint(self.host, port, as_tls(tls), token, min(timeout, CONNECT_SECONDS))
         super().__init__(options, partial(GrpcTransport, endpoint, type(self)._make_calls))
 
     def __repr__(self) -> str:

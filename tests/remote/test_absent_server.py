@@ -221,3 +221,12 @@ def test_calls_wait_for_a_network_that_comes_back(proxy: Proxy, far: Any, client
     proxy.set(Mode.PASS)
     calling.result()
     assert client.peek() == b"a"
+
+
+@pytest.mark.slow
+@pytest.mark.scenario("connection is reset, or an answer lost")
+def test_a_slow_network_can_be_connected_to(proxy: Proxy, far: Any) -> None:
+    """The server's first word comes after 1.2 s."""
+    proxy.set(Mode.DELAY, delay=0.6)
+    assert far.enq("a") == 1
+    assert proxy.connections == 1

@@ -20,6 +20,7 @@ SCENARIOS = {
     "server is killed (`kill -9`)": "the same; what was confirmed is there, what was acked does not come again",
     "server hangs (SIGSTOP)": "calls raise `Unavailable` after `timeout` and say why; afterwards it goes on",
     "connection is reset, or an answer lost": "sends the request again under its old `request_id`",
+    "its name points to another address (DNS)": "looks the name up again when the connection ends, once a second",
     "server stays away": "every call raises `Unavailable` after `timeout`; `close` ends those that wait",
     "fork": "works on both sides, or says what to do instead; a child leaves alone what its parent holds",
     "spawn": "a child has a client of its own, and settles as it ends",
