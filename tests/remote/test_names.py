@@ -61,6 +61,7 @@ def test_a_failover_is_followed(connect: Connect, names: Names, data: str) -> No
         client.close()
 
 
+@pytest.mark.slow
 def test_a_planned_move_is_followed(connect: Connect, names: Names, data: str) -> None:
     """The name moves first. A connection that works is kept until the old server ends it."""
     names.address, port = OLD, free_port(OLD)
@@ -77,6 +78,7 @@ def test_a_planned_move_is_followed(connect: Connect, names: Names, data: str) -
         client.close()
 
 
+@pytest.mark.slow
 def test_a_name_that_comes_in_time_is_waited_for(connect: Connect, names: Names) -> None:
     port = free_port(OLD)
     calling = Call(connect(port, host=NAME).enq, "a")
