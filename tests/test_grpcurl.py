@@ -1,7 +1,7 @@
 """The lines for a shell in the docs work as shown, by server reflection alone.
 
-By grpcurl itself where it is installed: ``go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest``, which takes a
-minute or two and is therefore not for CI. There the same requests go by ``buf curl``, which is made of the same library.
+By grpcurl itself where it is installed: ``go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest``, which takes
+a minute or two and is therefore not for CI. There the same requests go by ``buf curl``, which reads the same words.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ SCENARIOS = {
     "connection is reset, or an answer lost": "sends the request again under its old `request_id`",
     "its name points to another address (DNS)": "looks the name up again when the connection ends, once a second",
     "server stays away": "every call raises `Unavailable` after `timeout`; `close` ends those that wait",
+    "server is not trusted, or does not trust": "every call and loop raises `Unauthenticated` at once and says why",
     "fork": "works on both sides, or says what to do instead; a child leaves alone what its parent holds",
     "spawn": "a child has a client of its own, and settles as it ends",
     "threads": "shared by all threads (`SQClient`) or tasks of its event loop (`AsyncSQClient`)",
