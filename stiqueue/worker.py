@@ -89,8 +89,8 @@ class Worker:
             logger.exception("%s failed at attempt %d", name, message.attempt)
             settle = message.requeue
         try:
-            if not settle():
-                raise LeaseStale
+            if not message._is_settled and not settle():  # by the handler itself, or now
+                raise LeaseStale("its lease had expired")
         except StiQueueError as error:
             logger.warning("could not settle %s, it is delivered again: %s", name, error)
         finally:
