@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.waiting import PATIENCE, Call, python, until
 
-from stiqueue import Message, Reject, SQClient, SQServer, Unavailable, Worker
+from stiqueue import InvalidRequest, Message, Reject, SQClient, SQServer, Unavailable, Worker
 
 
 @contextmanager
@@ -173,6 +173,11 @@ def test_it_goes_on_after_a_restart_of_the_server(client: SQClient) -> None:
             other.enq("b")
             until(lambda: done, [b"a", b"b"])
             until(lambda: other.counts().acked, 1)
+
+
+def test_a_worker_that_could_not_settle_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="ack_required"):
+        Worker(print, ack_required=False)
 
 
 def test_what_is_settled_too_late_is_only_logged(
