@@ -62,6 +62,13 @@ class Language:
 
 LANGUAGES = [
     Language(
+        "python",
+        needs=[],
+        build=[],
+        producer=f"{sys.executable} producer.py",
+        worker=f"{sys.executable} worker.py",
+    ),
+    Language(
         "go",
         needs=["go", "buf"],
         build=["go mod download", "buf generate", "go build -o bin/ ./producer ./worker"],

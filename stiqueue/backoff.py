@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 
@@ -9,20 +10,24 @@ from stiqueue.concurrency import Signal
 from stiqueue.errors import Closed
 
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.05, 1.0
+SILENT_SECONDS = 5.0
+"""A row of failures that goes on for longer is told of: a program may wait much longer than a person."""
 
 
 class Backoff:
     """How long to go on trying: until `timeout` seconds after the first of a row of failures."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, logger: logging.Logger | None = None) -> None:
+        """Go on for `timeout` seconds; warn `logger` once in a row of failures that is long."""
         self._timeout = timeout
-        self._failing_since: float | None = None
-        self._pause = FIRST_BACKOFF_SECONDS
+        self._logger = logger
+        self.reset()
 
     def reset(self) -> None:
         """Something worked."""
-        self._failing_since = None
+        self._failing_since: float | None = None
         self._pause = FIRST_BACKOFF_SECONDS
+        self._has_warned = False
 
     async def pause(self, error: Exception, interrupted: Signal, since: float | None = None) -> None:
         """Wait a little before the next try; raise `error` when the time is up.
@@ -38,6 +43,10 @@ class Backoff:
         left = self._failing_since + self._timeout - now
         if left <= 0:
             raise error
+        failing = now - self._failing_since
+        if self._logger is not None and failing > SILENT_SECONDS and not self._has_warned:
+            self._has_warned = True
+            self._logger.warning("trying again for %.0f s by now: %s", failing, error)
         if await interrupted.wait(min(left, self._pause * random.uniform(0.5, 1.5))):
             raise Closed("the client was closed")
         self._pause = min(self._pause * 2, LONGEST_BACKOFF_SECONDS)

@@ -115,10 +115,13 @@ class Loop(Feed, Generic[M]):
             return False  # delivered with no_ack: the server has forgotten it
         if settlement.outcome is not Outcome.EXTEND and self.session.options.auto_ack:
             self._settled_by_hand.add(message.lease_id)
-        return not await self.session.connected().settle(settlement, self.session.options.timeout)
+        held = not await self.session.connected().settle(settlement, self.session.options.timeout)
+        message._is_settled |= held and settlement.outcome is not Outcome.EXTEND
+        return held
 
     async def _hand_over(self, message: Message, msg: Body, **options: Any) -> int:
         new_id = await enq_and_ack(self.session, msg, message, **options)
+        message._is_settled = True
         if self.session.options.auto_ack:
             self._settled_by_hand.add(message.lease_id)
         return new_id

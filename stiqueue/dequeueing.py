@@ -101,7 +101,8 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
     """
     options = session.options
     name = options.queue_of(queue)
-    backoff = Backoff(options.timeout if timeout is None else min(timeout, options.timeout))
+    patience = options.timeout if timeout is None else min(timeout, options.timeout)
+    backoff = Backoff(patience, options.logger)
     deadline = None if timeout is None else time.monotonic() + timeout
     wait = timeout
     while True:

@@ -16,8 +16,9 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     # We retry by ourselves, with one request id and one deadline.
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A name that pointed to a dead address is looked up again soon: by default not for 30 s, and then we have given up.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     # A silent server is noticed after 8 s. Without the last option the client stops pinging when it is idle.
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 3_000),
@@ -29,6 +30,9 @@ CHANNEL_OPTIONS: list[tuple[str, Any]] = [
 ]
 """The options of every channel of a client."""
 
+CONNECT_SECONDS = 3.0
+"""How long one try to connect may take, until the server's first word: four round trips with TLS, on a slow line."""
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -38,6 +42,8 @@ class Endpoint:
     port: int
     tls: TLS | None = None
     token: str | None = field(default=None, repr=False)
+    connect_seconds: float = CONNECT_SECONDS
+    """How long one try to connect may take. Its name in gRPC tells of something else; without it, a second at most."""
 
     def __post_init__(self) -> None:
         """Check that the token can travel.
@@ -68,9 +74,9 @@ class Endpoint:
         Raises:
             InvalidRequest: a file of `tls` cannot be read.
         """
+        options = [*CHANNEL_OPTIONS, ("grpc.min_reconnect_backoff_ms", round(self.connect_seconds * 1_000))]
         if self.tls is None:
-            return library.insecure_channel(str(self), options=CHANNEL_OPTIONS)
-        options = list(CHANNEL_OPTIONS)
+            return library.insecure_channel(str(self), options=options)
         if self.tls.server_name:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return library.secure_channel(str(self), self.tls.credentials(), options=options)

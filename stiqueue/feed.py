@@ -24,7 +24,7 @@ class Feed:
         self.is_finished = False
         """Whether no further stream is opened."""
         self._asked = asked
-        self._backoff = Backoff(session.options.timeout)
+        self._backoff = Backoff(session.options.timeout, session.options.logger)
         self._began = 0.0
         self._forgotten = 0
         """How many messages the current stream has delivered without a lease."""

@@ -225,7 +225,7 @@ class GrpcTransport:
         """Call `method`, again and again while the server is away, for up to `timeout` seconds in all."""
         make = make or self._calls.unary
         started = time.monotonic()
-        backoff = Backoff(timeout)
+        backoff = Backoff(timeout, self._logger)
         while True:
             left = max(0.001, started + timeout - time.monotonic())
             try:

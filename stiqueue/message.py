@@ -190,6 +190,8 @@ class Message(bytes):
 
     _delivered: Delivered
     _holder: Holder | None
+    _is_settled = False
+    """Whether it was settled by hand, where somebody asks for that: in a loop."""
 
     queue: str
     """The queue it came from."""

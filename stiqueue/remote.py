@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from stiqueue.calls import Calls
 from stiqueue.client import Client
-from stiqueue.endpoint import Endpoint
+from stiqueue.endpoint import CONNECT_SECONDS, Endpoint
+from stiqueue.errors import InvalidRequest
 from stiqueue.grpc_transport import GrpcTransport
 from stiqueue.limits import MESSAGE_ROOM
 from stiqueue.options import BATCH_BYTES, LOGGER, Options
@@ -66,6 +67,8 @@ class Remote(Client[M]):
         Raises:
             InvalidRequest: an argument is out of range, or the token would travel in the open.
         """
+        if not _is_port(port):
+            raise InvalidRequest(f"port: {port!r} is not within 1 to 65535", "BAD_OPTION")
         options = Options(
             queue=queue,
             ack_required=ack_required,
@@ -79,8 +82,16 @@ class Remote(Client[M]):
         )
         self.host = socket.gethostname() if host is None else host
         self.port = port
-        endpoint = Endpoint(self.host, port, as_tls(tls), token)
+        endpoint = Endpoint(self.host, port, as_tls(tls), token, min(timeout, CONNECT_SECONDS))
         super().__init__(options, partial(GrpcTransport, endpoint, type(self)._make_calls))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.host!r}, {self.port}, queue={self._session.options.queue!r})"
+
+
+def _is_port(port: object) -> bool:
+    """Whether a server can have it: gRPC takes 99999 for 34463."""
+    try:
+        return 0 < int(port) < 1 << 16  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return False

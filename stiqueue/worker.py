@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from stiqueue.consuming import Loop
-from stiqueue.errors import LeaseStale, Reject, StiQueueError
+from stiqueue.errors import InvalidRequest, LeaseStale, Reject, StiQueueError
 from stiqueue.message import Message
 from stiqueue.sqclient import SQClient
 from stiqueue.threads import run
@@ -27,7 +27,9 @@ class Worker:
     """
 
     def __init__(self, handler: Handler, queue: str = "default", threads: int = 8, **options: Any) -> None:
-        """Describe the worker; nothing is opened before `run`."""
+        """Describe the worker; nothing is opened before `run`. `InvalidRequest`: an option is out of range."""
+        if not options.get("ack_required", True):
+            raise InvalidRequest("ack_required: a worker settles what it is given", "BAD_OPTION")
         self._handler, self._threads = handler, threads
         self._client = SQClient(queue=queue, **{"retry_delay": 1.0} | options | {"auto_ack": False})
         self._loop = Loop(self._client._session, threads, None, None)
@@ -98,8 +100,8 @@ class Worker:
             logger.exception("%s failed at attempt %d", name, message.attempt, extra=extra)
             settle = message.requeue
         try:
-            if not settle():
-                raise LeaseStale
+            if not message._is_settled and not settle():  # by the handler itself, or now
+                raise LeaseStale("its lease had expired")
         except StiQueueError as error:
             logger.warning("could not settle %s, it is delivered again: %s", name, error, extra=extra)
         finally:

@@ -174,6 +174,10 @@ def _redis(*options: str) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _echo(port: int, _: Path) -> list[str]:
+    return [sys.executable, "-m", "benchmark.echo", str(port)]
+
+
 def _beanstalkd(durable: bool) -> Callable[[int, Path], list[str]]:
     def command(port: int, directory: Path) -> list[str]:
         fixed = [_find("beanstalkd"), "-l", "127.0.0.1", "-p", str(port), "-z", str(4 << 20)]
@@ -194,10 +198,14 @@ def _nats(sync: str) -> Callable[[int, Path], list[str]]:
 MEMORY_REDIS, SYNCED_REDIS = ("--appendonly", "no"), ("--appendonly", "yes", "--appendfsync", "always")
 _HAS_REDIS, _HAS_BEANSTALKD, _HAS_NATS = _needs("redis-server"), _needs("beanstalkd"), _needs("nats-server")
 
+BARE = ("echo", "echo-async")
+"""Not queues: nothing comes out."""
+
 SYSTEMS = {
     system.name: system
     for system in (
-        System("echo", "bare gRPC call", "echo", lambda port, _: [sys.executable, "-m", "benchmark.echo", str(port)]),
+        System("echo", "bare gRPC call", "echo", _echo),
+        System("echo-async", "bare gRPC call, asyncio", "echo-async", _echo),
         System("stiqueue", "StiQueue, memory", "stiqueue", _stiqueue),
         System("stiqueue-async", "StiQueue, memory, asyncio", "stiqueue-async", _stiqueue),
         System("stiqueue-durable", "StiQueue, durable", "stiqueue", _stiqueue_durable, _check_durable),

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from benchmark.measure import Results
-from benchmark.peers import SYSTEMS
+from benchmark.peers import BARE, SYSTEMS
 
 matplotlib.use("agg")
 from matplotlib import pyplot  # the backend must be chosen first
@@ -53,7 +53,7 @@ def _bars(axis: pyplot.Axes, results: Results, metric: str) -> None:
         [each[-1] - m for m, each in zip(medians, values, strict=True)],
     ]
     colours = [
-        OURS if name in ("stiqueue", "stiqueue-durable") else FLOOR if name == "echo" else OTHERS for name in names
+        OURS if name in ("stiqueue", "stiqueue-durable") else FLOOR if name in BARE else OTHERS for name in names
     ]
     axis.barh([SYSTEMS[name].label for name in names], medians, xerr=spread, color=colours, ecolor="#222222")
     axis.set_title(metric)

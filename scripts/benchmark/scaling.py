@@ -8,7 +8,7 @@ import time
 from benchmark.clients.base import Unsupported
 from benchmark.hands import Failed, Hand
 from benchmark.measure import Stage
-from benchmark.peers import SYSTEMS, NotAvailable, Server
+from benchmark.peers import BARE, SYSTEMS, NotAvailable, Server
 
 SMALL = 100
 SETTLING_SECONDS = 0.5
@@ -18,7 +18,7 @@ PROBES_AT_A_TIME = 10
 def memory(stage: Stage) -> None:
     """Bytes of server memory for each queued 100-byte message, on a server that was just started."""
     for system in stage.systems:
-        if system == "echo":
+        if system in BARE:
             continue
         try:
             stage.results.add("memory.bytes", system, _bytes_per_message(stage, system))

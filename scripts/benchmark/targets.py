@@ -55,6 +55,8 @@ TARGETS = [
     Target("memory, enq one by one / bare call", "single.in", MEMORY, "single.in", "echo", 0.90),
     Target("memory, deq + ack one by one / bare call", "single.out", MEMORY, "single.in", "echo", 0.85),
     Target("asyncio, enq one by one / threads", "single.in", ASYNC, "single.in", MEMORY, 0.90),
+    Target("bare call, asyncio / blocking", "single.in", "echo-async", "single.in", "echo", 0),
+    Target("asyncio, enq one by one / bare call, asyncio", "single.in", ASYNC, "single.in", "echo-async", 0.90),
     Target("asyncio, deq + ack one by one / threads", "single.out", ASYNC, "single.out", MEMORY, 0.90),
     Target("asyncio, batches of 1,000 in / threads", "batch-1000.in", ASYNC, "batch-1000.in", MEMORY, 0.90),
     Target("asyncio, prefetch 2,000 out / threads", "batch-2000.out", ASYNC, "batch-2000.out", MEMORY, 0.90),

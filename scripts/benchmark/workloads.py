@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmark import scaling
 from benchmark.measure import Stage
-from benchmark.peers import SYSTEMS
+from benchmark.peers import BARE, SYSTEMS
 
 SMALL, MIDDLE, LARGE = 100, 10 << 10, 1 << 20
 MOST_MESSAGES = 400_000
@@ -35,7 +35,7 @@ class Cycle:
         def once(system: str, number: int) -> tuple[float, float | None]:
             hand = stage.hand(system)
             into = hand.do(**self.enq(number)).seconds  # type: ignore[arg-type]
-            if system == "echo":
+            if system in BARE:
                 return into, None
             return into, hand.do(**self.deq(number)).seconds  # type: ignore[arg-type]
 
@@ -116,7 +116,7 @@ def both_at_once(stage: Stage) -> None:
         else:
             stage.results.add("both", system, numbers[system] / once(system, numbers[system]))
 
-    stage.interleave("both", turn, [name for name in SYSTEMS if name != "echo"])
+    stage.interleave("both", turn, [name for name in SYSTEMS if name not in BARE])
 
 
 def latency(stage: Stage) -> None:
@@ -152,7 +152,7 @@ def _paced(
     counts: int | None,
 ) -> None:
     sending = {"number": number, "size": SMALL, "per_second": per_second, "threads": producers}
-    if system == "echo":
+    if system in BARE:
         call = stage.hand(system).do("send", stops=0, **sending).result
         arrival = None
     else:

@@ -9,7 +9,7 @@ import pytest
 from faults.proxy import Mode, Proxy
 from support.waiting import Call, until
 
-from stiqueue import InvalidRequest, SQClient, SQServer, State, Unavailable
+from stiqueue import Closed, InvalidRequest, SQClient, SQServer, State, Unavailable, backoff
 
 from .conftest import Connect
 
@@ -70,6 +70,30 @@ def test_closing_ends_a_call_that_waits_for_the_server(connect: Connect, absent:
     assert not waiting.is_over(0.1)
     client.close()
     assert waiting.is_over(20)
+
+
+@pytest.mark.scenario("server stays away")
+@pytest.mark.parametrize("call", ["enq", "deq", "consume", "cnt"])
+def test_who_waits_for_long_is_told_why(
+    connect: Connect, absent: int, call: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(backoff, "SILENT_SECONDS", 0.2)
+    client = connect(absent, timeout=3600)
+    waiting = Call(CALLS[call], client)
+    until(lambda: [record.levelname for record in caplog.records], ["WARNING"])
+    assert not waiting.is_over(0.2)
+    client.close()
+    with pytest.raises(Closed):
+        waiting.result()
+    (text,) = caplog.messages
+    assert "trying again" in text
+    assert "onnect" in text, "it says why"
+
+
+@pytest.mark.parametrize("port", [0, -1, 99_999, "x", None])
+def test_a_port_that_cannot_be_is_refused(connect: Connect, port: Any) -> None:
+    with pytest.raises(InvalidRequest, match="port"):
+        connect(port)
 
 
 def test_bad_input_is_refused_without_a_server(connect: Connect, absent: int) -> None:
@@ -221,3 +245,12 @@ def test_calls_wait_for_a_network_that_comes_back(proxy: Proxy, far: Any, client
     proxy.set(Mode.PASS)
     calling.result()
     assert client.peek() == b"a"
+
+
+@pytest.mark.slow
+@pytest.mark.scenario("connection is reset, or an answer lost")
+def test_a_slow_network_can_be_connected_to(proxy: Proxy, far: Any) -> None:
+    """The server's first word comes after 1.2 s."""
+    proxy.set(Mode.DELAY, delay=0.6)
+    assert far.enq("a") == 1
+    assert proxy.connections == 1

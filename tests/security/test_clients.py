@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.bridge import BridgedClient, EventLoop
+from support.waiting import Call
 
 from security.conftest import Authority
-from stiqueue import TLS, AccessDenied, AsyncSQClient, InvalidRequest, SQClient, SQServer, Unauthenticated, Unavailable
+from stiqueue import (
+    TLS,
+    AccessDenied,
+    AsyncSQClient,
+    InvalidRequest,
+    SQClient,
+    SQServer,
+    Unauthenticated,
+    Unavailable,
+    Worker,
+)
 
 SECONDS = 20.0
 TOKEN, WEAK = "a-good-token-0123456789", "a-weak-token-0123456789"
@@ -84,6 +97,48 @@ def test_43_an_authority_that_did_not_sign_is_named_at_once(server: SQServer, st
     error = failure(server.port, tls=stranger.path)
     assert isinstance(error, Unauthenticated)
     assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "enq": lambda client: client.enq("a"),
+    "enq_many": lambda client: client.enq_many(["a"]),
+    "deq": lambda client: client.deq(),
+    "consume": lambda client: next(iter(client.consume())),
+    "cnt": lambda client: client.cnt(),
+    "peek": lambda client: client.peek(),
+    "purge": lambda client: client.purge(),
+}
+
+
+@pytest.mark.scenario("server is not trusted, or does not trust")
+@pytest.mark.parametrize("kind", ["SQClient", "AsyncSQClient"])
+@pytest.mark.parametrize("whose", ["certificate", "token"])
+def test_every_call_says_at_once_that_there_is_no_trust(
+    server: SQServer, authority: Authority, stranger: Authority, kind: str, whose: str, stack: ExitStack
+) -> None:
+    options: dict[str, Any] = {
+        "host": "localhost",
+        "port": server.port,
+        "timeout": 3600,  # none is tried again
+        "tls": (stranger if whose == "certificate" else authority).path,
+        "token": "a-wrong-token-0123456789",
+    }
+    client: Any
+    if kind == "SQClient":
+        client = stack.enter_context(SQClient(**options))
+    else:
+        loop = EventLoop()
+        stack.callback(loop.close)
+        client = stack.enter_context(BridgedClient(loop, **options))
+    for call in CALLS.values():
+        with pytest.raises(Unauthenticated, match="CERTIFICATE_VERIFY_FAILED" if whose == "certificate" else "token"):
+            Call(call, client).result()
+
+
+def test_a_worker_that_is_not_trusted_says_so(server: SQServer, stranger: Authority) -> None:
+    worker = Worker(print, host="localhost", port=server.port, tls=stranger.path, timeout=3600)
+    with pytest.raises(Unauthenticated, match="CERTIFICATE_VERIFY_FAILED"):
+        Call(worker.run).result()
 
 
 def test_43_the_wrong_host_is_named_at_once_and_can_be_told(authority: Authority, stack: ExitStack) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.waiting import PATIENCE, Call, python, until
 
-from stiqueue import Message, Reject, SQClient, SQServer, Unavailable, Worker
+from stiqueue import InvalidRequest, Message, Reject, SQClient, SQServer, Unavailable, Worker
 
 
 @contextmanager
@@ -73,11 +73,29 @@ def test_a_rejected_message_is_a_dead_letter_with_the_reason(server: SQServer, c
     assert reasons == {"a": "not a number", "long": "ß" * 256}
 
 
-def test_what_a_handler_settled_itself_is_left_so(server: SQServer, client: SQClient) -> None:
-    with working(server, lambda message: message.requeue(3600)):
+def test_what_a_handler_settled_itself_is_left_so(
+    server: SQServer, client: SQClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def settle(message: Message) -> None:
+        if message == b"later":
+            message.extend(60)
+            message.requeue(3600)
+        elif message == b"next":
+            message.ack_and_enq("new", queue="other")
+        else:
+            message.ack()
+
+    with working(server, settle):
+        client.enq_many(["later", "next", "done"])
+        until(lambda: (client.counts().delayed, client.counts().acked), (1, 2))
+    assert client.peek(queue="other") == b"new"
+    assert caplog.messages == [], "nothing is delivered again"
+
+
+def test_a_message_that_the_handler_only_extended_is_acked(server: SQServer, client: SQClient) -> None:
+    with working(server, lambda message: message.extend(60)):
         client.enq("a")
-        until(lambda: client.counts().delayed, 1)
-    assert client.counts().acked == 0
+        until(lambda: client.counts().acked, 1)
 
 
 def test_there_are_never_more_messages_here_than_threads(server: SQServer, client: SQClient) -> None:
@@ -155,6 +173,11 @@ def test_it_goes_on_after_a_restart_of_the_server(client: SQClient) -> None:
             other.enq("b")
             until(lambda: done, [b"a", b"b"])
             until(lambda: other.counts().acked, 1)
+
+
+def test_a_worker_that_could_not_settle_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="ack_required"):
+        Worker(print, ack_required=False)
 
 
 def test_what_is_settled_too_late_is_only_logged(

@@ -8,6 +8,7 @@ from benchmark.clients.base import Client
 
 _CLASSES = {
     "echo": "echo:EchoClient",
+    "echo-async": "echo:AsyncEchoClient",
     "original": "original:OriginalClient",
     "stiqueue": "stiqueue2:StiQueueClient",
     "stiqueue-async": "stiqueue2aio:AsyncStiQueueClient",
