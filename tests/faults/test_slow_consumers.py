@@ -1,0 +1,147 @@
+"""Consumers that are stuck or slow, while all is well with their connection: faults 4 and 9."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from stiqueue.limits import MESSAGE_ROOM
+
+from .checker import Expectation
+from .goodness import resident_bytes
+from .holding import Holder
+from .processes import wait_until
+from .recorder import Event, read_history
+from .run import Run
+
+SECOND = 1_000_000_000
+MIB = 1 << 20
+LIMIT_SECONDS = 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_04_stuck_handler(run: Run) -> None:
+    """Two consumers hold a message for ever, and answer pings. With a time limit it is back after 2 to 2.5 s.
+
+    Without one it stays with its consumer, and the age of the oldest lease tells.
+    """
+    run.server()
+    with (
+        Holder(run, "stuck", queue="limited", ack_timeout=LIMIT_SECONDS) as stuck,
+        Holder(run, "stuck-for-ever", queue="unlimited") as for_ever,
+        Holder(run, "next", queue="anchor") as anchor,
+    ):
+        run.fill(1, name="unlimited", queue="unlimited")
+        for_ever.wait_holding(1)
+        sent = time.monotonic()
+        run.fill(1, name="limited", queue="limited")
+        stuck.wait_holding(1)
+        with Holder(run, "other", queue="limited") as other:
+            other.wait_holding(1)
+            asked = time.monotonic()
+            run.fill(1, name="anchor", queue="anchor")
+            anchor.wait_holding(1)
+            delivery = anchor.times[0] - asked  # what any delivery takes on this machine, now
+            took = other.times[0] - stuck.times[0]
+            print(f"given to another after {took:.3f} s, a delivery takes {delivery:.3f} s")
+            assert other.times[0] - sent >= LIMIT_SECONDS
+            assert took <= LIMIT_SECONDS + 0.5 + 2 * delivery
+            assert other.held[0].attempt == 2
+            assert stuck.ack() == 1
+            assert other.ack() == 0
+        counts = run.counts("unlimited")
+        assert counts.leased == 1
+        held_ms = (time.monotonic() - for_ever.times[0]) * 1000
+        assert LIMIT_SECONDS * 1000 <= counts.oldest_lease_age_ms <= held_ms + 5_000
+        assert not for_ever.has_ended.is_set()
+        assert for_ever.ack() == 0
+        assert anchor.ack() == 0
+    assert run.take_ready("limited") == run.take_ready("unlimited") == []
+    run.assert_no_errors(Expectation(confirmed=3))
+
+
+LARGE = 4 * MIB - MESSAGE_ROOM
+"""The largest message that there may be."""
+CREDIT = 3
+READERS = 8
+CALM_SECONDS = 3.0
+
+
+def latencies(events: list[Event], begin: int, end: int) -> tuple[float, float]:
+    """Return of the small messages delivered in that time: the p99 from `Enq` to delivery, and the longest gap."""
+    sent = {event.value: event.t for event in events if event.op == "enq" and event.outcome == "invoke"}
+    times = [
+        (event.t, event.t - sent[event.value])
+        for event in events
+        if event.op == "deq" and event.facts["queue"] == "small" and begin <= event.t < end
+    ]
+    gaps = [after - before for (before, _), (after, _) in zip(times, times[1:], strict=False)]
+    taken = sorted(latency for _, latency in times)
+    return taken[int(len(taken) * 0.99)] / SECOND, max(gaps) / SECOND
+
+
+def slow_reader(run: Run, number: int, reads: int) -> None:
+    """Let one consumer read a large message a second, `reads` of `number`, while others move small ones."""
+    server = run.server()
+    run.fill(1, name="warm", queue="large", size=LARGE)  # what one large message takes for ever, on both sides
+    run.take_ready("large")
+    for n in range(number):
+        run.fill(1, name=f"large{n}", queue="large", size=LARGE)
+    crowd = run.client("crowd", "crowd", "--queue", "small", "--clients", READERS, "--ack", 1)
+    crowd.wait_for("ready")
+    producer = run.client("produce", "p", "--queue", "small", "--rate", 100, "--size", 100)
+    run.wait_for_counts(20, "small", consumers=READERS, ready=0)
+    wait_until(lambda: run.counts("small").acked >= 100, 20, "load")
+    calm = time.monotonic_ns()
+    time.sleep(CALM_SECONDS)
+
+    memory = resident_bytes(server.pid)
+    slow = run.client("consume", "slow", "--queue", "large", "--prefetch", CREDIT, "--think", 1)
+    begin = time.monotonic_ns()
+    most_held, most_memory = 0, memory
+    while run.counts("large").acked < reads + 1:
+        counts = run.counts("large")
+        most_held = max(most_held, counts.leased)
+        most_memory = max(most_memory, resident_bytes(server.pid))
+        assert time.monotonic_ns() - begin < 60 * number * SECOND
+        time.sleep(0.05)
+    end = time.monotonic_ns()
+    slow.stop()
+    producer.stop()
+    run.wait_for_counts(20, "small", ready=0, leased=0)
+    run.stop_clients()
+
+    events = read_history(run.directory)
+    before, gap_before = latencies(events, calm, begin)
+    during, gap_during = latencies(events, begin, end)
+    print(
+        f"p99 {before * 1000:.1f} ms, beside the slow one {during * 1000:.1f} ms; longest gap {gap_before * 1000:.0f} "
+        f"and {gap_during * 1000:.0f} ms; it held {most_held}; memory {(most_memory - memory) / MIB:+.0f} MiB"
+    )
+    assert most_held == CREDIT
+    assert most_memory - memory <= CREDIT * 4 * MIB * 3
+    assert during <= max(5 * before, 0.25)
+    assert gap_during <= max(0.25, 3 * gap_before)
+    run.take_ready("large")
+    run.wait_for_counts(5, "large", ready=0, leased=0)
+    result = run.assert_no_errors(Expectation(confirmed=number))
+    assert result.received == result.confirmed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+def test_09_slow_consumer_of_large_messages(run: Run) -> None:
+    """It reads 4 MiB a second and holds 3 at a time; 8 others do not notice, and the server's memory does not either.
+
+    Others: p99 at most 5 times that without it, no gap of more than 250 ms (or what is usual at the moment).
+    """
+    slow_reader(run, number=12, reads=5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_09_slow_consumer_of_50_large_messages(run: Run) -> None:
+    """The same with 50 messages, all of them read."""
+    slow_reader(run, number=50, reads=50)
