@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -77,7 +78,7 @@ def latencies(events: list[Event], begin: int, end: int) -> tuple[float, float]:
         for event in events
         if event.op == "deq" and event.facts["queue"] == "small" and begin <= event.t < end
     ]
-    gaps = [after - before for (before, _), (after, _) in zip(times, times[1:], strict=False)]
+    gaps = [after - before for (before, _), (after, _) in pairwise(times)]
     taken = sorted(latency for _, latency in times)
     return taken[int(len(taken) * 0.99)] / SECOND, max(gaps) / SECOND
 
