@@ -21,6 +21,8 @@ from .run import Run
 HOUR = 3_600.0
 WALL = 1_700_000_000.0
 JUMPS = {"an hour on": HOUR, "an hour back": -HOUR, "to 1970": -WALL}
+SLACK_SECONDS = 4.0
+"""What a busy machine may add where time really passes; a jump that counted would add an hour, or take it away."""
 NEARLY = 59.9
 """100 ms before a minute is over: nothing may happen earlier."""
 
@@ -109,6 +111,7 @@ def test_27_the_clock_of_a_server_is_set(run: Run, tmp_path: Path) -> None:
     stub = run.stub()
     for number, seconds in enumerate([0, 3_600, -3_600, 0]):
         queue, later = f"leased{number}", f"delayed{number}"
+        leased = time.monotonic()
         run.fill(1, name=queue, queue=queue)
         with Holder(run, f"stuck{number}", queue=queue, ack_timeout=2) as stuck:
             stuck.wait_holding(1)
@@ -121,11 +124,12 @@ def test_27_the_clock_of_a_server_is_set(run: Run, tmp_path: Path) -> None:
             run.fill(1, name=f"time{number}", queue="times")
             with Holder(run, f"other{number}", queue=queue) as other:
                 other.wait_holding(1)
-                took = other.times[0] - stuck.times[0]
+                took = other.times[0] - leased
                 other.ack()
-        wait_until(lambda later=later: run.counts(later).ready == 1, 10, later)  # type: ignore[misc]
-        print(f"{seconds:+d} s: lease {took:.3f} s, delay {time.monotonic() - delayed:.3f} s")
-        assert 1.9 <= took <= 2.5
-        assert 2.0 <= time.monotonic() - delayed <= 2.6
+        wait_until(lambda later=later: run.counts(later).ready == 1, 20, later)  # type: ignore[misc]
+        delay = time.monotonic() - delayed
+        print(f"{seconds:+d} s: lease {took:.3f} s, delay {delay:.3f} s")
+        assert 2.0 <= took <= 2.0 + SLACK_SECONDS
+        assert 2.0 <= delay <= 2.0 + SLACK_SECONDS
         peeked = next(iter(stub.Peek(pb.PeekRequest(queue="times", after_id=number), timeout=10))).messages[0]
         assert abs(peeked.message.enqueue_time_ms / 1000 - sent - seconds) < 5, "the clock was not set"
