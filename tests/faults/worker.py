@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from . import churning, consuming, producing, storming
+from . import churning, consuming, idling, producing, storming
 from .control import Control
 from .recorder import Recorder
 
@@ -27,6 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     storming.add_options(roles.add_parser("storm", parents=[common], help="cancel streams at random moments"))
     storming.add_options(roles.add_parser("crowd", parents=[common], help="many waiting streams"))
     storming.add_options(roles.add_parser("churn", parents=[common], help="come, take a few, and leave in any way"))
+    storming.add_options(roles.add_parser("idle", parents=[common], help="many connections with one stream each"))
     return parser.parse_args()
 
 
@@ -44,6 +45,8 @@ def main() -> None:
             asyncio.run(storming.Crowd(options, control, recorder).storm())
         elif options.role == "churn":
             asyncio.run(churning.Churn(options, control, recorder).run())
+        elif options.role == "idle":
+            idling.Idlers(options, control, recorder).run()
         else:
             asyncio.run(storming.Crowd(options, control, recorder).wait())
 
