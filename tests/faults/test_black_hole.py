@@ -12,9 +12,14 @@ from .blackhole import command
 from .processes import environment
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("keepalive", "timeout"), [(1, 1), (5, 3)], ids=["short pings", "by default"])
+@pytest.mark.parametrize(
+    ("keepalive", "timeout"),
+    [
+        pytest.param(5, 3, id="by default", marks=pytest.mark.slow),
+        pytest.param(1, 1, id="short pings", marks=pytest.mark.soak),
+    ],
+)
 def test_05_packets_vanish(tmp_path: Path, keepalive: int, timeout: int) -> None:
     """Their messages are back within keepalive + timeout + 1 s, and they know it themselves.
 

@@ -170,7 +170,7 @@ def assert_late_acks_are_stale(run: Run, rounds: int, wakers: int, each: int) ->
 @pytest.mark.timeout(120)
 def test_03_late_acks_of_a_consumer_that_was_stopped(run: Run) -> None:
     """Consumers wake when others hold their messages: each of 200 late acks is stale, and settles nothing."""
-    assert_late_acks_are_stale(run, rounds=2, wakers=2, each=50)
+    assert_late_acks_are_stale(run, rounds=1, wakers=4, each=50)
 
 
 @pytest.mark.soak
