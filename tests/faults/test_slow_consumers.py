@@ -8,11 +8,12 @@ from itertools import pairwise
 import pytest
 
 from stiqueue.limits import MESSAGE_ROOM
+from stiqueue.v1 import queue_pb2 as pb
 
 from .checker import Expectation
 from .goodness import resident_bytes
 from .holding import Holder
-from .processes import wait_until
+from .processes import ClientProcess, ServerProcess, wait_until
 from .recorder import Event, read_history
 from .run import Run
 
@@ -67,36 +68,43 @@ LARGE = 4 * MIB - MESSAGE_ROOM
 """The largest message that there may be."""
 CREDIT = 3
 READERS = 8
-CALM_SECONDS = 2.0
 
 
-def latencies(events: list[Event], begin: int, end: int) -> tuple[float, float]:
-    """Return of the small messages delivered in that time: the p99 from `Enq` to delivery, and the longest gap."""
+def latencies(events: list[Event], crowd: str, begin: int, end: int) -> tuple[float, float]:
+    """Return of what came to a crowd in that time: the p99 from `Enq` to delivery, and the longest gap, in seconds."""
     sent = {event.value: event.t for event in events if event.op == "enq" and event.outcome == "invoke"}
     times = [
         (event.t, event.t - sent[event.value])
         for event in events
-        if event.op == "deq" and event.facts["queue"] == "small" and begin <= event.t < end
+        if event.op == "deq" and event.client == crowd and begin <= event.t < end
     ]
     gaps = [after - before for (before, _), (after, _) in pairwise(times)]
     taken = sorted(latency for _, latency in times)
     return taken[int(len(taken) * 0.99)] / SECOND, max(gaps) / SECOND
 
 
+def move_small_messages(run: Run, server: ServerProcess) -> list[ClientProcess]:
+    """Let a producer and 8 consumers move small messages; return once they do, the producer first."""
+    name, options = server.name, ("--queue", "small")
+    crowd = run.client("crowd", f"crowd-{name}", *options, "--clients", READERS, "--ack", 1, target=server.target)
+    crowd.wait_for("ready")
+    producer = run.client("produce", f"p-{name}", *options, "--rate", 100, "--size", 100, target=server.target)
+    request = pb.CntRequest(queues=["small"])
+    wait_until(lambda: run.stub(server.target).Cnt(request, timeout=10).queues[0].acked >= 100, 30, "load")
+    return [producer, crowd]
+
+
 def slow_reader(run: Run, number: int, reads: int) -> None:
-    """Let one consumer read a large message a second, `reads` of `number`, while others move small ones."""
-    server = run.server()
+    """Let one consumer read a large message a second, `reads` of `number`, while others move small ones.
+
+    The same small ones are moved on another server meanwhile, which no slow consumer disturbs.
+    """
+    server, calm = run.server(), run.server()
     run.fill(1, name="warm", queue="large", size=LARGE)  # what one large message takes for ever, on both sides
     run.take_ready("large")
     for n in range(number):
         run.fill(1, name=f"large{n}", queue="large", size=LARGE)
-    crowd = run.client("crowd", "crowd", "--queue", "small", "--clients", READERS, "--ack", 1)
-    crowd.wait_for("ready")
-    producer = run.client("produce", "p", "--queue", "small", "--rate", 100, "--size", 100)
-    run.wait_for_counts(20, "small", consumers=READERS, ready=0)
-    wait_until(lambda: run.counts("small").acked >= 100, 20, "load")
-    calm = time.monotonic_ns()
-    time.sleep(CALM_SECONDS)
+    clients = [*move_small_messages(run, server), *move_small_messages(run, calm)]
 
     memory = resident_bytes(server.pid)
     slow = run.client("consume", "slow", "--queue", "large", "--prefetch", CREDIT, "--think", 1)
@@ -110,21 +118,22 @@ def slow_reader(run: Run, number: int, reads: int) -> None:
         time.sleep(0.05)
     end = time.monotonic_ns()
     slow.stop()
-    producer.stop()
+    run.stop_clients(clients[::2])
     run.wait_for_counts(20, "small", ready=0, leased=0)
-    run.stop_clients()
+    run.stop_clients(clients[1::2])
 
     events = read_history(run.directory)
-    before, gap_before = latencies(events, calm, begin)
-    during, gap_during = latencies(events, begin, end)
+    usual, usual_gap = latencies(events, f"crowd-{calm.name}", begin, end)
+    p99, gap = latencies(events, f"crowd-{server.name}", begin, end)
     print(
-        f"p99 {before * 1000:.1f} ms, beside the slow one {during * 1000:.1f} ms; longest gap {gap_before * 1000:.0f} "
-        f"and {gap_during * 1000:.0f} ms; it held {most_held}; memory {(most_memory - memory) / MIB:+.0f} MiB"
+        f"p99 {p99 * 1000:.1f} ms, without the slow one {usual * 1000:.1f} ms; longest gap {gap * 1000:.0f} "
+        f"and {usual_gap * 1000:.0f} ms; it held {most_held}; memory {(most_memory - memory) / MIB:+.0f} MiB"
     )
     assert most_held == CREDIT
     assert most_memory - memory <= CREDIT * 4 * MIB * 3
-    assert during <= max(5 * before, 0.25)
-    assert gap_during <= max(0.25, 3 * gap_before)
+    # A gap is an event, not a rate: where one of the processes had to wait for its core, the other one had not.
+    assert p99 <= 0.25 + 5 * usual
+    assert gap <= 0.25 + 3 * usual_gap
     run.take_ready("large")
     run.wait_for_counts(5, "large", ready=0, leased=0)
     result = run.assert_no_errors(Expectation(confirmed=number))
@@ -136,7 +145,7 @@ def slow_reader(run: Run, number: int, reads: int) -> None:
 def test_09_slow_consumer_of_large_messages(run: Run) -> None:
     """It reads 4 MiB a second and holds 3 at a time; 8 others do not notice, and the server's memory does not either.
 
-    Others: p99 at most 5 times that without it, no gap of more than 250 ms (or what is usual at the moment).
+    Others: p99 at most 5 times that without it, no gap of more than 250 ms, and what else the machine does.
     """
     slow_reader(run, number=8, reads=3)
 
