@@ -26,7 +26,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prefetch", type=int, default=1)
     parser.add_argument("--ack-timeout", type=float, default=0.0, help="seconds; 0: the stream alone is the lease")
     parser.add_argument("--no-ack", action="store_true")
-    parser.add_argument("--then", choices=("ack", "hold", "sleep"), default="ack", help="what it does with a message")
+    parser.add_argument(
+        "--then",
+        choices=("ack", "hold", "keep", "sleep"),
+        default="ack",
+        help="what it does with a message; keep: hold it, and settle it even if its stream has ended meanwhile",
+    )
     parser.add_argument("--think", type=float, default=0.0, help="seconds between a delivery and its ack")
     parser.add_argument("--once", action="store_true", help="one stream, and its end is the worker's end")
     parser.add_argument("--via", default="", help="the name of the proxy it goes through")
@@ -35,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class Consumer:
     """Consumes from the bare stub, one stream after another. Orders come from another thread than deliveries.
 
-    It reports ``ready`` when the first stream is open, ``holding N`` when it holds more messages (with ``hold``), and
+    It reports ``ready`` when the first stream is open, ``holding N`` when it holds more messages (unless it acks), and
     how each stream ended. Orders: ``ack``, ``nack`` settle all that it holds.
     """
 
@@ -90,7 +95,8 @@ class Consumer:
         except grpc.RpcError as error:
             how = error.code().name
         with self._settling, self._lock:
-            self._held.clear()
+            if self._options.then != "keep":
+                self._held.clear()
             self._call = None
         if not self._control.stopped.is_set():
             self._notebook.ends(stream, how)

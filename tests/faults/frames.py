@@ -1,4 +1,4 @@
-"""Just enough HTTP/2 to tell, in a proxy, when a call begins and when its answer is complete."""
+"""Just enough HTTP/2 to tell, in a proxy, when a call begins and when its answer is complete, and to make a call."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from collections.abc import Iterator
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
+DATA = 0x0
 HEADERS = 0x1
 RST_STREAM = 0x3
+SETTINGS = 0x4
+PING = 0x6
+GOAWAY = 0x7
 END_STREAM = 0x1
+ACK = 0x1
+END_HEADERS = 0x4
 
 
 class FrameScanner:
@@ -33,3 +39,24 @@ class FrameScanner:
             yield data[at + 3], data[at + 4], int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFF_FFFF
             at += HEADER_BYTES
         self._pending = data[at:]
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
+    """Return a frame of stream `number`."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + number.to_bytes(4, "big") + payload
+
+
+def call_headers(path: str) -> bytes:
+    """Return the header block of a gRPC call, in HPACK without compression."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    return b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )

@@ -63,7 +63,7 @@ def process_state(pid: int) -> str:
         return ""
 
 
-def _environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without server options, with both packages importable."""
     plain = {name: text for name, text in os.environ.items() if not name.startswith("STIQUEUE_")}
     paths = [str(_ROOT), str(_REPOSITORY), plain.get("PYTHONPATH", "")]
@@ -123,7 +123,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 [*by, *command, *self.options],
                 cwd=self.directory,
-                env=_environment(self.environment),
+                env=environment(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -160,11 +160,20 @@ class ServerProcess:
 class ClientProcess:
     """A worker process; see `worker.py` for its roles and their options."""
 
-    def __init__(self, directory: Path, role: str, name: str, target: str, options: Sequence[str]) -> None:
-        """Start it; it records in `directory`."""
+    def __init__(
+        self,
+        directory: Path,
+        role: str,
+        name: str,
+        target: str,
+        options: Sequence[str],
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Start it; it records in `directory`. `prefix` is put before its command."""
         self.name = name
         module = f"{_PACKAGE}.worker"
         command = [
+            *prefix,
             sys.executable,
             "-m",
             module,
@@ -178,7 +187,7 @@ class ClientProcess:
         ]
         with (directory / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *options], env=_environment(), cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [*command, *options], env=environment(), cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, text=True, bufsize=1,
             )  # fmt: skip
         self.reports: list[str] = []

@@ -57,10 +57,12 @@ class Run:
         self.servers.append(server)
         return server.start() if start else server
 
-    def client(self, role: str, name: str, *options: object, target: str | None = None) -> ClientProcess:
-        """Start a client process of the first server, or of `target`."""
+    def client(
+        self, role: str, name: str, *options: object, target: str | None = None, prefix: Sequence[str] = ()
+    ) -> ClientProcess:
+        """Start a client process of the first server, or of `target`; `prefix` is put before its command."""
         words = ["--seed", f"{self.seed}-{name}", *map(str, options)]
-        client = ClientProcess(self.directory, role, name, target or self.servers[0].target, words)
+        client = ClientProcess(self.directory, role, name, target or self.servers[0].target, words, prefix)
         self.clients.append(client)
         return client
 

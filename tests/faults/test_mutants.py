@@ -1,4 +1,4 @@
-"""Fault 50, for the data file: each promise is broken in turn, and a named test must notice.
+"""Fault 50: each promise is broken in turn, and a named test must notice.
 
 A mutant that nobody catches is a missing test.
 """
@@ -26,6 +26,7 @@ CAUGHT = [
     ("no_lock", "faults/test_durable.py::test_24_two_servers_on_one_file"),
     ("close_after_failed_sync", "engines/test_damage.py::test_17_after_a_failed_sync_the_file_is_left_alone"),
     ("check_opened_for_writing", "faults/test_corruption.py::test_19_the_server_refuses"),
+    ("no_ping_timeout", "faults/test_dead_peers.py::test_02_06_dead_peers_with_short_pings"),
 ]
 """What is broken, and by which test it is noticed. Without anything broken all of them pass."""
 

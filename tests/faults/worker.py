@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from . import consuming, producing, storming
+from . import churning, consuming, idling, producing, storming
 from .control import Control
 from .recorder import Recorder
 
@@ -26,6 +26,8 @@ def parse_arguments() -> argparse.Namespace:
     consuming.add_options(roles.add_parser("client", parents=[common], help="consume with SQClient"))
     storming.add_options(roles.add_parser("storm", parents=[common], help="cancel streams at random moments"))
     storming.add_options(roles.add_parser("crowd", parents=[common], help="many waiting streams"))
+    storming.add_options(roles.add_parser("churn", parents=[common], help="come, take a few, and leave in any way"))
+    storming.add_options(roles.add_parser("idle", parents=[common], help="many connections with one stream each"))
     return parser.parse_args()
 
 
@@ -41,6 +43,10 @@ def main() -> None:
             consuming.consume_with_client(options, control, recorder)
         elif options.role == "storm":
             asyncio.run(storming.Crowd(options, control, recorder).storm())
+        elif options.role == "churn":
+            asyncio.run(churning.Churn(options, control, recorder).run())
+        elif options.role == "idle":
+            idling.Idlers(options, control, recorder).run()
         else:
             asyncio.run(storming.Crowd(options, control, recorder).wait())
 

@@ -234,7 +234,7 @@ def test_calls_outlive_a_server_that_hangs_for_40_s(connect: Connect, durable: S
 
 @hangs
 @pytest.mark.slow
-def test_an_idle_client_notices_that_the_server_hangs(connect: Connect, durable: ServerProcess) -> None:
+def test_07_an_idle_client_notices_that_the_server_hangs(connect: Connect, durable: ServerProcess) -> None:
     """Pings go on although nothing is sent for 15 s; then a `deq` that waits says within 8 s + `timeout` why not."""
     client = connect(durable.port, timeout=1.0)
     waiting = Call(client.deq)

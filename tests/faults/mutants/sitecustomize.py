@@ -1,4 +1,4 @@
-"""Breaks one promise of the data file in every Python process of a test, to see that the test notices.
+"""Breaks one promise of the server in every Python process of a test, to see that the test notices.
 
 Python imports this module by its name when it starts, where PYTHONPATH has this directory; ``FAULT_MUTANT`` says what
 to break.
@@ -90,6 +90,16 @@ def check_opened_for_writing() -> None:
     checking.View = Store  # type: ignore[misc]
 
 
+def no_ping_timeout() -> None:
+    """Leave the time-out of a ping to gRPC, as almost everybody does."""
+    from stiqueue import listening
+
+    real = listening.channel_options
+    listening.channel_options = lambda settings: [
+        option for option in real(settings) if option[0] != "grpc.http2.ping_timeout_ms"
+    ]
+
+
 _MUTANTS: dict[str, Callable[[], None]] = {
     each.__name__: each
     for each in (
@@ -102,6 +112,7 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         no_lock,
         close_after_failed_sync,
         check_opened_for_writing,
+        no_ping_timeout,
     )
 }
 
