@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from . import consuming, producing, storming
+from . import consuming, flooding, producing, storming
 from .control import Control
 from .recorder import Recorder
 
@@ -26,6 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     consuming.add_options(roles.add_parser("client", parents=[common], help="consume with SQClient"))
     storming.add_options(roles.add_parser("storm", parents=[common], help="cancel streams at random moments"))
     storming.add_options(roles.add_parser("crowd", parents=[common], help="many waiting streams"))
+    flooding.add_options(roles.add_parser("flood", parents=[common], help="flood with frames of HTTP/2"))
     return parser.parse_args()
 
 
@@ -39,6 +40,8 @@ def main() -> None:
             consuming.Consumer(options, control, recorder).run()
         elif options.role == "client":
             consuming.consume_with_client(options, control, recorder)
+        elif options.role == "flood":
+            flooding.flood(options, control)
         elif options.role == "storm":
             asyncio.run(storming.Crowd(options, control, recorder).storm())
         else:
