@@ -30,6 +30,7 @@ class GoodClient:
         """How long each call took."""
         self.failures: list[str] = []
         self._target = target
+        self._connected = threading.Event()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="good client", daemon=True)
 
@@ -39,7 +40,9 @@ class GoodClient:
         return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
 
     def __enter__(self) -> GoodClient:
+        """Return when it is connected."""
         self._thread.start()
+        assert self._connected.wait(CALL_SECONDS), "no good client can connect"
         return self
 
     def __exit__(
@@ -52,6 +55,7 @@ class GoodClient:
         with grpc.insecure_channel(self._target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = queue_pb2_grpc.QueueServiceStub(channel)
             stub.Cnt(pb.CntRequest(queues=["good"]), timeout=CALL_SECONDS, wait_for_ready=True)
+            self._connected.set()
             while not self._ends.wait(PAUSE_SECONDS):
                 began = time.perf_counter()
                 try:

@@ -21,6 +21,8 @@ from .run import Run
 
 MIB = 1 << 20
 GROWTH_BYTES = 64 * MIB
+HEADERS_GROWTH_BYTES = 30_000 * 15 * 1024
+"""How much calls with very large headers may take: so many may wait (max_pending) where the server is kept busy."""
 IDLE = 0.02
 """The share of a processor that an idle server may use."""
 
@@ -46,7 +48,7 @@ def flood(run: Run, seconds: float) -> None:
         print(f"{kind}: {groups} on {connections} connections, grown by {grown / MIB:.0f} MiB, ", end="")
         assert_undisturbed(good, before)
         assert int(groups) > 0
-        assert grown <= GROWTH_BYTES, kind
+        assert grown <= (HEADERS_GROWTH_BYTES if kind.startswith("headers") else GROWTH_BYTES), kind
         assert not server.has_ended
     wait_for_descriptors(server, open_before)
     wait_until(lambda: is_idle(server), 20, "an idle server")
@@ -59,7 +61,8 @@ def flood(run: Run, seconds: float) -> None:
 def test_39_floods_of_frames(run: Run) -> None:
     """0.5 s of each kind.
 
-    No call of a good client fails, its p99 stays below 50 ms, memory grows by at most 64 MiB, and then all is quiet.
+    No call of a good client fails, its p99 stays below 50 ms, memory grows by at most 64 MiB (large headers: by what
+    waits at the most), and then all is quiet.
     """
     flood(run, 0.5)
 
