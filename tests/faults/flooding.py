@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -84,25 +85,35 @@ FLOODS: dict[str, Flood] = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options of a flood."""
-    parser.add_argument("--kind", choices=FLOODS, required=True)
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--seconds", type=float, default=6.0, help="how long each kind")
 
 
 def flood(options: argparse.Namespace, control: Control) -> None:
-    """Send one kind of frames as fast as the server takes them, on one connection after the other."""
+    """Send frames as fast as the server takes them, on one connection after the other: at each ``go`` the next kind."""
+    orders = threading.Semaphore(0)
+    for order in ("go", "stop"):
+        control.on(order, orders.release)
     control.listen()
-    host, _, port = options.target.rpartition(":")
-    ends = time.monotonic() + options.seconds
-    groups = connections = 0
     control.report("ready")
-    while time.monotonic() < ends and not control.stopped.is_set():
+    for kind in FLOODS.values():
+        orders.acquire()
+        if control.stopped.is_set():
+            break
+        control.report("flooded", *_flood(kind, options.target, time.monotonic() + options.seconds))
+
+
+def _flood(kind: Flood, target: str, ends: float) -> tuple[int, int]:
+    """Flood; return how many groups of frames were sent, and on how many connections."""
+    host, _, port = target.rpartition(":")
+    groups = connections = 0
+    while time.monotonic() < ends:
         connections += 1
         with (
             contextlib.suppress(OSError),  # the server hangs up, or takes no more
             socket.create_connection((host, int(port)), CONNECT_SECONDS) as connection,
         ):
-            groups += _pour(FLOODS[options.kind], connection, ends)
-    control.report("flooded", groups, connections)
+            groups += _pour(kind, connection, ends)
+    return groups, connections
 
 
 def _pour(kind: Flood, connection: socket.socket, ends: float) -> int:
