@@ -1,4 +1,4 @@
-"""Fault 50, for the data file: each promise is broken in turn, and a named test must notice.
+"""Fault 50: each promise is broken in turn, and a named test must notice.
 
 A mutant that nobody catches is a missing test.
 """
@@ -26,6 +26,24 @@ CAUGHT = [
     ("no_lock", "faults/test_durable.py::test_24_two_servers_on_one_file"),
     ("close_after_failed_sync", "engines/test_damage.py::test_17_after_a_failed_sync_the_file_is_left_alone"),
     ("check_opened_for_writing", "faults/test_corruption.py::test_19_the_server_refuses"),
+    ("no_ping_timeout", "test_promises.py::test_what_a_stopped_consumer_held_is_back_after_keepalive"),
+    ("shared_port", "faults/test_server.py::test_25_the_port_is_not_shared"),
+    ("no_handshake_timeout", "faults/test_garbage.py::test_37_garbage_on_the_port"),
+    ("no_stream_limit", "faults/test_floods.py::test_39_calls_of_one_connection_are_limited"),
+    ("no_lease_number", "contract/test_leases.py::test_the_lease_of_an_earlier_delivery_cannot_settle_a_later_one"),
+    ("requeue_at_tail", "contract/test_order.py::test_closing_gives_everything_back_to_its_old_place"),
+    ("requeue_at_tail", "faults/test_consumers.py::test_01_consumer_sigkill_holding_leases"),
+    ("ignore_cancel", "faults/test_consumers.py::test_01_consumer_sigkill_holding_leases"),
+    ("no_credit", "contract/test_consumers.py::test_a_consumer_never_holds_more_than_its_prefetch"),
+    ("no_dedup", "test_promises.py::test_a_lost_reply_never_enqueues_twice"),
+    ("any_token", "security/test_tokens.py::test_42_without_a_valid_token_every_call_is_refused_and_changes_nothing"),
+    ("any_right", "security/test_tokens.py::test_42_a_token_for_something_else_is_refused_and_changes_nothing"),
+    (
+        "revoked_streams_go_on",
+        "security/test_tokens.py::test_a_token_that_is_taken_away_ends_its_streams_and_gives_back",
+    ),
+    ("drain_takes_new_work", "test_server.py::test_a_server_that_stops_takes_acks_and_nothing_new"),
+    ("no_size_limit", "faults/test_oversize.py::test_36_oversize"),
 ]
 """What is broken, and by which test it is noticed. Without anything broken all of them pass."""
 
