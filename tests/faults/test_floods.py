@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import grpc
 import pytest
-
-from stiqueue.v1 import queue_pb2 as pb
-from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
 from .flooding import FLOODS
 from .goodness import (
@@ -73,22 +68,6 @@ def flood(run: Run, seconds: float) -> None:
     wait_until(lambda: is_idle(server), 20, "an idle server")
     assert "Traceback" not in server.log
     assert len(server.log.splitlines()) <= 10
-
-
-def test_39_calls_of_one_connection_are_limited(run: Run) -> None:
-    """Of 101 calls that wait on one connection, the last is not begun before another ends."""
-    server = run.server()
-    with grpc.insecure_channel(server.target, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        stub = QueueServiceStub(channel)
-        calls: list[Any] = [stub.Deq(pb.DeqRequest(queue="none")) for _ in range(100)]
-        for call in calls:
-            call.initial_metadata()
-        late: Any = stub.Deq(pb.DeqRequest(queue="none"), timeout=0.3)
-        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
-            next(late)
-        assert run.counts("none").consumers == 100
-        calls[0].cancel()
-        stub.Deq(pb.DeqRequest(queue="none"), timeout=20).initial_metadata()
 
 
 @pytest.mark.slow

@@ -193,8 +193,9 @@ def test_a_token_that_is_taken_away_ends_its_streams_and_gives_back(channel: grp
     call = worker.stream("jobs.a")
     call.next()
     file.write_text(FILE.replace(WORKER, "another-token-0123456789"))
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as ended:
         call.next()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert admin.cnt("jobs.a") == {"jobs.a": 1}
     with refused(UNKNOWN, "UNAUTHENTICATED"):
         worker.peek("jobs.a")

@@ -1,4 +1,4 @@
-"""Breaks one promise of the data file, or of the server, in every Python process of a test, to see that the test notices.
+"""Breaks one promise of the server in every Python process of a test, to see that the test notices.
 
 Python imports this module by its name when it starts, where PYTHONPATH has this directory; ``FAULT_MUTANT`` says what
 to break.
