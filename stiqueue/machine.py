@@ -18,7 +18,7 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 def memory_bytes() -> int:
     """Return how much memory this process may use at the most: the smallest of all limits, or what the machine has."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 32
-    return min(installed, *_group_limits(), *_process_limits())
+    return min([installed, *_group_limits(), *_process_limits()])
 
 
 def _group_limits() -> Iterator[int]:
