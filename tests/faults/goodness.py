@@ -17,6 +17,8 @@ from .processes import ServerProcess, wait_until
 
 BUSY_P99 = 0.25
 """A p99 below this is good whatever it was before: 50 ms, and room for a machine that does other work."""
+SLOWER = 5
+"""How much longer than on a server in peace a call may take where both are slow because the machine is busy."""
 CALL_SECONDS = 5.0
 PAUSE_SECONDS = 0.005
 
@@ -72,11 +74,13 @@ def usual_p99(target: str, seconds: float = 1.0) -> float:
     return good.p99
 
 
-def assert_undisturbed(good: GoodClient, before: float, factor: float = 2.0) -> None:
-    """Check that no call of a good client failed, and that they were about as fast as before."""
-    print(f"good client: {len(good.seconds)} calls, p99 {good.p99 * 1000:.1f} ms, before {before * 1000:.1f} ms")
+def assert_undisturbed(good: GoodClient, elsewhere: GoodClient) -> None:
+    """Check that no call failed, and that they were about as fast as those of another server in the same time."""
+    print(
+        f"good client: {len(good.seconds)} calls, p99 {good.p99 * 1000:.1f} ms, elsewhere {elsewhere.p99 * 1000:.1f} ms"
+    )
     assert good.failures == []
-    assert good.p99 <= max(factor * before, BUSY_P99)
+    assert good.p99 <= max(BUSY_P99, SLOWER * elsewhere.p99)
 
 
 def resident_bytes(pid: int) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from .flooding import FLOODS
 from .goodness import (
+    SLOWER,
     GoodClient,
     cpu_seconds,
     descriptors,
@@ -22,9 +23,6 @@ MIB = 1 << 20
 GROWTH_BYTES = 64 * MIB
 HEADERS_GROWTH_BYTES = 30_000 * 15 * 1024
 """How much calls with very large headers may take: so many may wait (max_pending) where the server is kept busy."""
-P99 = 0.05
-SLOWER = 5
-"""How much longer than on a server in peace a call may take where both are slow because the machine is busy."""
 IDLE = 0.02
 """The share of a processor that an idle server may use."""
 
@@ -36,7 +34,7 @@ def is_idle(server: ServerProcess, seconds: float = 0.5) -> bool:
     return cpu_seconds(server.pid) - before <= IDLE * seconds
 
 
-def flood(run: Run, seconds: float) -> None:
+def flood(run: Run, seconds: float, most_p99: float) -> None:
     """Flood one server with each kind of frames for so long, with a good client beside, and another one elsewhere.
 
     That one's server is left in peace, so its calls tell how slow this machine is at the time.
@@ -63,7 +61,7 @@ def flood(run: Run, seconds: float) -> None:
             calls += good.seconds
     p99 = sorted(calls)[int(len(calls) * 0.99)]
     print(f"good client: {len(calls)} calls, p99 {p99 * 1000:.1f} ms; elsewhere {elsewhere.p99 * 1000:.1f} ms")
-    assert p99 <= max(P99, SLOWER * elsewhere.p99)
+    assert p99 <= max(most_p99, SLOWER * elsewhere.p99)
     wait_for_descriptors(server, open_before)
     wait_until(lambda: is_idle(server), 20, "an idle server")
     assert "Traceback" not in server.log
@@ -73,16 +71,15 @@ def flood(run: Run, seconds: float) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_39_floods_of_frames(run: Run) -> None:
-    """0.3 s of each kind.
+    """0.3 s of each kind: no call of a good client fails, its p99 stays below 100 ms (50 ms in the long form).
 
-    No call of a good client fails, its p99 stays below 50 ms, memory grows by at most 64 MiB (large headers: by what
-    waits at the most), and then all is quiet.
+    Memory grows by at most 64 MiB (with large headers by what waits at the most), and then all is quiet.
     """
-    flood(run, 0.3)
+    flood(run, 0.3, 0.1)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_39_floods_of_frames_for_6_s(run: Run) -> None:
     """The same, 6 s of each."""
-    flood(run, 6.0)
+    flood(run, 6.0, 0.05)
