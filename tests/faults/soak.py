@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--via", choices=("client", "stub"), default="client", help="SQClient or the stub")
             added.add_argument("--rate", type=float, default=4.0, help="requests a second and producer")
         else:
-            added.add_argument("--seconds", type=float, default=600.0, help="how long")
+            added.add_argument("--seconds", type=float, default=1_500.0 if name == "load" else 600.0, help="how long")
         if name == "load":
             added.add_argument("--share", type=float, default=1.0, help="of the load that the server can bear")
 
