@@ -157,7 +157,7 @@ def _assert_steady(samples: list[Sample], calls: list[float], messages: int) -> 
         print(f"a good client's p99: {early * 1000:.1f} ms in the first third, {late * 1000:.1f} ms in the last")
         assert late <= max(SLOWER * early, BUSY_P99)
     settled = [each for each in samples if each.seconds > MEMORY_SECONDS]
-    if settled and settled[-1].seconds - settled[0].seconds >= MEMORY_SECONDS / 2:
+    if settled and settled[-1].seconds - settled[0].seconds >= MEMORY_SECONDS:
         slope = _slope(settled)
         print(f"memory grows by {slope * 600 / MIB:.2f} MiB in 10 minutes")
         assert slope * 600 <= GROWTH_BYTES_PER_600_S
