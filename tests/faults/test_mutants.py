@@ -29,7 +29,11 @@ CAUGHT = [
     ("no_ping_timeout", "test_promises.py::test_what_a_stopped_consumer_held_is_back_after_keepalive"),
     ("shared_port", "faults/test_server.py::test_25_the_port_is_not_shared"),
     pytest.param("no_handshake_timeout", "faults/test_garbage.py::test_37_garbage_on_the_port", marks=pytest.mark.soak),
-    ("no_stream_limit", "test_server.py::test_one_connection_cannot_have_more_calls_than_max_streams"),
+    pytest.param(
+        "no_stream_limit",
+        "test_server.py::test_one_connection_cannot_have_more_calls_than_max_streams",
+        marks=pytest.mark.soak,
+    ),
     ("no_lease_number", "contract/test_leases.py::test_the_lease_of_an_earlier_delivery_cannot_settle_a_later_one"),
     ("requeue_at_tail", "contract/test_order.py::test_closing_gives_everything_back_to_its_old_place"),
     ("ignore_cancel", "faults/test_consumers.py::test_01_consumer_sigkill_holding_leases"),
