@@ -174,6 +174,8 @@ def struggle(
 ) -> tuple[Result, Counter[str]]:
     """Let clients work for so long while faults strike, the last tenth of it in quiet; drain; judge.
 
+    Each kind of fault strikes once at least, however long that takes.
+
     Half of the clients go through a proxy; of each half, half are on the stub, half are `SQClient`s.
 
     Args:
@@ -222,7 +224,7 @@ def struggle(
                 client.wait_for("ready", LOAD_SECONDS)
             wait_until(lambda: run.counts().acked >= 100, LOAD_SECONDS, "load")
             ends = time.monotonic() + seconds
-            while time.monotonic() < ends - seconds / 10:
+            while time.monotonic() < ends - seconds / 10 or len(nemesis.struck) < nemesis.kinds:
                 time.sleep(run.random.uniform(*pause))
                 nemesis.strike()
             time.sleep(max(0.0, ends - time.monotonic()))

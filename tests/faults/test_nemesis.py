@@ -12,10 +12,10 @@ from .run import Run
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_46_every_kind_of_fault(run: Run) -> None:
-    """20 s: the server is killed, stopped, restarted; consumers are; connections break; the disk is full.
+    """The server is killed, stopped, restarted; consumers are; connections break; the disk is full.
 
     Lost 0, invented 0, acked again 0, two holders 0, inversions 0. The long form is ``scripts/soak nemesis``.
     """
-    result, struck = struggle(run, 20, producers=2, consumers=4, pause=(0.1, 0.5))
+    result, struck = struggle(run, 15, producers=2, consumers=4, pause=(0.1, 0.5))
     assert result.verdict is Verdict.GOOD, result.summary()
-    assert len(struck) >= 7, f"too few kinds of faults struck: {dict(struck)}"
+    assert len(struck) == 9
