@@ -94,7 +94,7 @@ def test_the_commands_print_what_it_says_twice_in_a_row(server: SQServer) -> Non
 
 
 def named_tests() -> list[str]:
-    documents = README + (ROOT / "docs/durability.md").read_text()
+    documents = README + "".join((ROOT / f"docs/{name}.md").read_text() for name in ("durability", "abuse"))
     return list(dict.fromkeys(re.findall(r"tests/[\w/]+\.py::\w+", documents)))
 
 

@@ -1,20 +1,49 @@
-"""Just enough HTTP/2 to tell, in a proxy, when a call begins and when its answer is complete, and to make a call."""
+"""Just enough HTTP/2 to tell, in a proxy, when a call begins and ends, and to say what no library would."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES = 9
-DATA = 0x0
-HEADERS = 0x1
-RST_STREAM = 0x3
-SETTINGS = 0x4
-PING = 0x6
-GOAWAY = 0x7
-END_STREAM = 0x1
-ACK = 0x1
-END_HEADERS = 0x4
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
+
+
+def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    """Return one frame."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def call_headers(method: str, more: Mapping[str, str] | None = None) -> bytes:
+    """Return the header block of a call, in HPACK without compression."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"/stiqueue.v1.QueueService/{method}",
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        **(more or {}),
+    }
+    return b"".join(b"\x00" + _text(name) + _text(value) for name, value in fields.items())
+
+
+def _text(text: str) -> bytes:
+    """Return a string of HPACK: its length in 7 bits, or 127 and the rest in groups of 7, then its bytes."""
+    rest = len(text) - 127
+    if rest < 0:
+        return bytes([len(text)]) + text.encode()
+    length = bytearray([127])
+    while rest >= 128:
+        length.append(rest % 128 | 128)
+        rest //= 128
+    return bytes([*length, rest]) + text.encode()
+
+
+OPENING = PREFACE + frame(SETTINGS)
+"""How each client begins."""
 
 
 class FrameScanner:
@@ -39,24 +68,3 @@ class FrameScanner:
             yield data[at + 3], data[at + 4], int.from_bytes(data[at + 5 : at + 9], "big") & 0x7FFF_FFFF
             at += HEADER_BYTES
         self._pending = data[at:]
-
-
-def frame(kind: int, flags: int, number: int, payload: bytes = b"") -> bytes:
-    """Return a frame of stream `number`."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + number.to_bytes(4, "big") + payload
-
-
-def call_headers(path: str) -> bytes:
-    """Return the header block of a gRPC call, in HPACK without compression."""
-    fields = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": path,
-        ":authority": "localhost",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    return b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-        for name, value in fields.items()
-    )

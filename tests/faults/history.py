@@ -97,6 +97,11 @@ class Fault:
     end: int = FOREVER
     """When it had its last consequences."""
 
+    @property
+    def over(self) -> int:
+        """Until when it breaks what begins: what begins after a server was killed goes to its next life."""
+        return self.effect if (self.target, self.kind) == ("server", "sigkill") else self.healed
+
 
 @dataclass
 class History:
@@ -161,9 +166,7 @@ class History:
             return False
         if fault.target not in ("server", delivery.client, stream.via):
             return False
-        # A stream that is opened after a server was killed goes to its next life.
-        over = fault.effect if (fault.target, fault.kind) == ("server", "sigkill") else fault.healed
-        return stream.reopens or stream.opened <= over
+        return stream.reopens or stream.opened <= fault.over
 
     @property
     def drained(self) -> bool:
@@ -202,9 +205,16 @@ class History:
             settlement.confirmed = min(settlement.confirmed, event.t)
 
     def _may_be_repeated(self, event: Event, settlement: Settlement) -> bool:
-        """Whether a client that reconnects may have asked twice: then a stale lease may have been settled."""
-        reopens = any(self.streams[each.stream].reopens for each in self._leased[event.facts["lease"]])
-        return reopens and any(settlement.acked <= death for death in self.server_deaths())
+        """Whether a client that reconnects may have asked twice: then a stale lease may have been settled.
+
+        It does where a fault has struck the way of its first question or of the answer, or the client itself.
+        """
+        for delivery in self._leased[event.facts["lease"]]:
+            stream = self.streams[delivery.stream]
+            ways = ("server", stream.via, delivery.client)
+            if stream.reopens and any(each.target in ways and settlement.acked <= each.over for each in self.faults):
+                return True
+        return False
 
     def _on_nack(self, event: Event) -> None:
         if event.outcome == "invoke":

@@ -18,8 +18,8 @@ from .frames import (
     GOAWAY,
     HEADER_BYTES,
     HEADERS,
+    OPENING,
     PING,
-    PREFACE,
     RST_STREAM,
     SETTINGS,
     call_headers,
@@ -30,7 +30,6 @@ from .recorder import Recorder
 
 AT_ONCE = 100
 """Connections that are being opened at a time."""
-DEQ = "/stiqueue.v1.QueueService/Deq"
 POLL_SECONDS = 0.2
 MESSAGE_PREFIX = 5
 """Bytes before each gRPC message."""
@@ -98,7 +97,7 @@ class Idlers:
         host, _, port = self._options.target.rpartition(":")
         request = pb.DeqRequest(queue=self._options.queue, prefetch=1).SerializeToString()
         message = b"\0" + len(request).to_bytes(4, "big") + request
-        hello = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, call_headers(DEQ))
+        hello = OPENING + frame(HEADERS, END_HEADERS, 1, call_headers("Deq"))
         hello += frame(DATA, END_STREAM, 1, message)
         for number in range(self._options.clients):
             name = f"{self._options.name}-{number}"
@@ -126,7 +125,7 @@ class Idlers:
 
     def _take(self, idler: Idler, kind: int, flags: int, payload: bytes) -> None:
         if kind == SETTINGS and not flags & ACK:
-            idler.socket.sendall(frame(SETTINGS, ACK, 0))
+            idler.socket.sendall(frame(SETTINGS, ACK))
         elif kind == PING and not flags & ACK:
             idler.socket.sendall(frame(PING, ACK, 0, payload))
         elif kind == HEADERS and not idler.is_open and not flags & END_STREAM:

@@ -90,6 +90,8 @@ class ServerProcess:
         self.port = free_port() if port is None else port
         self.name = name
         self.environment = {"STIQUEUE_DATA": ":memory:", **(environment or {})}
+        self.limits: dict[str, int] = {}
+        """What the shell's ``ulimit`` is told before the process begins: the option's letter, the number."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -119,6 +121,9 @@ class ServerProcess:
         """Start the process, by a command that runs its arguments if there is one; wait until it serves."""
         assert self.process is None or self.process.poll() is not None, "it is still running"
         command = [sys.executable, "-m", "stiqueue.sqserver", "--host", self.host, "--port", str(self.port)]
+        if self.limits:
+            limits = "".join(f"ulimit -{letter} {number} && " for letter, number in self.limits.items())
+            command = ["sh", "-c", f'{limits}exec "$@"', "sh", *command]
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*by, *command, *self.options],

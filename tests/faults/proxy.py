@@ -67,6 +67,11 @@ class Proxy:
         self._changed = asyncio.Event()
         self._accepting: asyncio.Task[None] | None = None
 
+    @property
+    def open(self) -> int:
+        """Connections that are open now."""
+        return len(self._links)
+
     def start(self) -> Proxy:
         """Begin to accept connections."""
         self._thread.start()
@@ -103,6 +108,18 @@ class Proxy:
 
         count: int = self._call(reset())
         return count
+
+    def heal(self) -> None:
+        """Pass bytes on from now on, on new connections: in one that lost bytes, none may follow them."""
+
+        async def heal() -> None:
+            for link in list(self._links):
+                link.reset()
+            self._modes = dict.fromkeys(Direction, Mode.PASS)
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+        self._call(heal())
 
     def lose_next_answer(self) -> None:
         """Pass the next call on, but throw away its answer and reset its connection then."""

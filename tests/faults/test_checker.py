@@ -134,15 +134,16 @@ def test_vanished_after_a_stale_acknowledgement() -> None:
 
 
 @pytest.mark.parametrize("reopens", [0, 1])
-@pytest.mark.parametrize("killed_in_between", [False, True])
-def test_a_client_that_asks_again_by_itself(reopens: int, killed_in_between: bool) -> None:
-    """The server has died between the ack and its answer, so the stale one may be that of a second call."""
-    death = "i fault server invoke kind=sigkill\ni fault server ok kind=sigkill\ni fault server healed kind=sigkill\n"
+@pytest.mark.parametrize("struck_in_between", [False, True])
+@pytest.mark.parametrize("target", ["server", "proxy", "c", "other"])
+def test_a_client_that_asks_again_by_itself(reopens: int, struck_in_between: bool, target: str) -> None:
+    """A fault has struck between the ack and its answer, so the stale one may be that of a second call."""
+    fault = "".join(f"i fault {target} {outcome} kind=sigkill\n" for outcome in ("invoke", "ok", "healed"))
     invoke, stale = acked("p-1", "a", "stale").splitlines(keepends=True)
-    lines = invoke + death + stale if killed_in_between else death + invoke + stale
-    opened = f"c stream s1 open reopens={reopens}\n"
+    lines = invoke + fault + stale if struck_in_between else fault + invoke + stale
+    opened = f"c stream s1 open reopens={reopens} via=proxy\n"
     result = judge(opened + sent("p-1") + got("p-1", "a") + lines + DRAINED)
-    assert result.errors == ({} if reopens and killed_in_between else {"vanished": 1})
+    assert result.errors == ({} if reopens and struck_in_between and target != "other" else {"vanished": 1})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from .frames import PREFACE, FrameScanner
 from .notebook import CHANNEL_OPTIONS
+from .processes import wait_until
 from .proxy import Direction, Mode, Proxy
 
 SECONDS = 5.0
@@ -104,6 +105,26 @@ def test_resets(proxy: Proxy, ends: tuple[socket.socket, socket.socket]) -> None
     for end in (client, server):
         with pytest.raises(ConnectionResetError):
             end.recv(10)
+
+
+def test_heals_with_new_connections_alone(
+    listener: socket.socket, proxy: Proxy, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    """Nothing may follow bytes that were lost."""
+    client, server = ends
+    proxy.set(Mode.DROP)
+    client.sendall(b"lost")
+    wait_until(lambda: proxy.dropped == 4, SECONDS, "bytes were dropped")
+    assert proxy.open == 1
+    proxy.heal()
+    for end in (client, server):
+        with pytest.raises(ConnectionResetError):
+            end.recv(10)
+    host, _, port = proxy.target.rpartition(":")
+    with socket.create_connection((host, int(port)), SECONDS) as again, listener.accept()[0] as accepted:
+        again.sendall(b"ping")
+        accepted.settimeout(SECONDS)
+        assert accepted.recv(10) == b"ping"
 
 
 def test_finds_frames_however_they_are_cut() -> None:

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from . import churning, consuming, idling, producing, storming
+from . import churning, consuming, flooding, idling, producing, storming
 from .control import Control
 from .recorder import Recorder
 
@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     storming.add_options(roles.add_parser("crowd", parents=[common], help="many waiting streams"))
     storming.add_options(roles.add_parser("churn", parents=[common], help="come, take a few, and leave in any way"))
     storming.add_options(roles.add_parser("idle", parents=[common], help="many connections with one stream each"))
+    flooding.add_options(roles.add_parser("flood", parents=[common], help="flood with frames of HTTP/2"))
     return parser.parse_args()
 
 
@@ -41,6 +42,8 @@ def main() -> None:
             consuming.Consumer(options, control, recorder).run()
         elif options.role == "client":
             consuming.consume_with_client(options, control, recorder)
+        elif options.role == "flood":
+            flooding.flood(options, control)
         elif options.role == "storm":
             asyncio.run(storming.Crowd(options, control, recorder).storm())
         elif options.role == "churn":

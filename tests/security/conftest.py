@@ -61,11 +61,18 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def secure_stub(
+def secure_channel(
     stack: ExitStack, port: int, authority: Authority, pair: tuple[str, str] | None = None, host: str = "localhost"
-) -> QueueServiceStub:
-    """Return a stub over TLS that trusts `authority` and shows the certificate of `pair`."""
+) -> grpc.Channel:
+    """Return a connection over TLS that trusts `authority` and shows the certificate of `pair`."""
     certificate, key = (Path(path).read_bytes() for path in pair) if pair else (None, None)
     credentials = grpc.ssl_channel_credentials(authority.pem, key, certificate)
     options: list[tuple[str, Any]] = [("grpc.use_local_subchannel_pool", 1)]
-    return QueueServiceStub(stack.enter_context(grpc.secure_channel(f"{host}:{port}", credentials, options)))
+    return stack.enter_context(grpc.secure_channel(f"{host}:{port}", credentials, options))
+
+
+def secure_stub(
+    stack: ExitStack, port: int, authority: Authority, pair: tuple[str, str] | None = None, host: str = "localhost"
+) -> QueueServiceStub:
+    """Return a stub on such a connection."""
+    return QueueServiceStub(secure_channel(stack, port, authority, pair, host))

@@ -12,17 +12,14 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.waiting import until
-from support.wire import drain, refused
+from support.wire import refused
 
+from security.holder import CALLS, SECONDS, Holder
 from stiqueue import InvalidRequest, SQServer
-from stiqueue.v1 import queue_pb2 as pb
-from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
-SECONDS = 20.0
 ADMIN, PRODUCER = "admin-token-0123456789", "producer-0123456789"
 WORKER, WATCHER = "worker-0123456789", "watch-0123456789"
 FILE = f"""
@@ -55,47 +52,6 @@ def guarded(file: Path) -> Iterator[SQServer]:
 def channel(guarded: SQServer) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(f"127.0.0.1:{guarded.port}") as channel:
         yield channel
-
-
-class Holder:
-    """The five calls, each with one token."""
-
-    def __init__(self, channel: grpc.Channel, token: str | None, scheme: str = "Bearer") -> None:
-        self._stub = QueueServiceStub(channel)
-        self.options: dict[str, Any] = {"timeout": SECONDS}
-        if token is not None:
-            self.options["metadata"] = [("authorization", f"{scheme} {token}")]
-
-    def enq(self, queue: str, body: bytes = b"a", ack: str = "") -> int:
-        request = pb.EnqRequest(queue=queue, bodies=[body], ack_lease_ids=[ack] if ack else [])
-        return self._stub.Enq(request, **self.options).first_id
-
-    def deq(self, queue: str) -> Any:
-        call: Any = self._stub.Deq(pb.DeqRequest(queue=queue, wait=Duration()), **self.options)
-        return drain(call)
-
-    def stream(self, queue: str) -> Any:
-        call: Any = self._stub.Deq(pb.DeqRequest(queue=queue), **self.options)
-        call.initial_metadata()
-        return call
-
-    def ack(self, *leases: str) -> list[str]:
-        return list(self._stub.Ack(pb.AckRequest(lease_ids=leases or ["x"]), **self.options).stale_lease_ids)
-
-    def cnt(self, *queues: str) -> dict[str, int]:
-        return {each.queue: each.ready for each in self._stub.Cnt(pb.CntRequest(queues=queues), **self.options).queues}
-
-    def peek(self, queue: str) -> list[Any]:
-        return drain(self._stub.Peek(pb.PeekRequest(queue=queue), **self.options))
-
-
-CALLS: dict[str, Callable[[Holder], object]] = {
-    "enq": lambda holder: holder.enq("jobs.a"),
-    "deq": lambda holder: holder.deq("jobs.a"),
-    "ack": lambda holder: holder.ack(),
-    "cnt": lambda holder: holder.cnt(),
-    "peek": lambda holder: holder.peek("jobs.a"),
-}
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -224,8 +180,9 @@ def test_a_token_that_is_taken_away_ends_its_streams_and_gives_back(channel: grp
     call = worker.stream("jobs.a")
     call.next()
     file.write_text(FILE.replace(WORKER, "another-token-0123456789"))
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(grpc.RpcError) as ended:
         call.next()
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert admin.cnt("jobs.a") == {"jobs.a": 1}
     with refused(UNKNOWN, "UNAUTHENTICATED"):
         worker.peek("jobs.a")

@@ -90,14 +90,123 @@ def check_opened_for_writing() -> None:
     checking.View = Store  # type: ignore[misc]
 
 
-def no_ping_timeout() -> None:
-    """Leave the time-out of a ping to gRPC, as almost everybody does."""
+def _without_option(name: str) -> None:
+    """Do not ask gRPC for something."""
     from stiqueue import listening
 
     real = listening.channel_options
-    listening.channel_options = lambda settings: [
-        option for option in real(settings) if option[0] != "grpc.http2.ping_timeout_ms"
-    ]
+    listening.channel_options = lambda settings: [each for each in real(settings) if each[0] != name]
+
+
+def no_ping_timeout() -> None:
+    """Leave the time-out of pings to gRPC, which waits for a minute."""
+    _without_option("grpc.http2.ping_timeout_ms")
+
+
+def shared_port() -> None:
+    """Leave it to gRPC whether two servers share a port, which it likes."""
+    _without_option("grpc.so_reuseport")
+
+
+def no_handshake_timeout() -> None:
+    """Wait for who says nothing as long as gRPC does."""
+    _without_option("grpc.server_handshake_timeout_ms")
+
+
+def no_stream_limit() -> None:
+    """Let one connection have as many calls as it likes."""
+    _without_option("grpc.max_concurrent_streams")
+
+
+def no_lease_number() -> None:
+    """Let the lease of an earlier delivery settle a later one: they have the same id."""
+    from stiqueue import pending
+
+    real = pending.Pending.lease
+
+    def lease(self: Any, *arguments: Any) -> Any:
+        self._lease_ids = iter(lambda: "lease", "")
+        return real(self, *arguments)
+
+    pending.Pending.lease = lease  # type: ignore[method-assign]
+
+
+def requeue_at_tail() -> None:
+    """Give back to the end of the queue."""
+    from stiqueue import pending
+
+    real = pending.Pending.give_back
+
+    def give_back(self: Any, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        for lane in self.lanes.values():
+            lane.fresh.extend(sorted(lane.returned))
+            lane.bytes += sum(entry.size for entry in lane.returned)
+            lane.returned.clear()
+
+    pending.Pending.give_back = give_back  # type: ignore[method-assign]
+
+
+def ignore_cancel() -> None:
+    """Give nothing back when a stream ends."""
+    from stiqueue.engines.consumer import LocalConsumer
+
+    LocalConsumer.close = lambda self: None  # type: ignore[method-assign]
+
+
+def no_credit() -> None:
+    """Send a consumer more than it asked for."""
+    from stiqueue.engines.consumer import LocalConsumer
+
+    real = LocalConsumer.__init__
+
+    def made(self: Any, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        self.prefetch += 1
+
+    LocalConsumer.__init__ = made  # type: ignore[method-assign]
+
+
+def no_dedup() -> None:
+    """Forget requests at once."""
+    from stiqueue.dedup import Recent
+
+    Recent.get = lambda self, queue, request_id, now: None  # type: ignore[method-assign]
+
+
+def any_token() -> None:
+    """Take every token for one that is known."""
+    from stiqueue.tokens import Tokens
+
+    Tokens.find = lambda self, token: self._grants[0]  # type: ignore[method-assign]
+
+
+def any_right() -> None:
+    """Let every token do everything."""
+    from stiqueue.tokens import Grant
+
+    Grant.allows = lambda self, right, queue=None: True  # type: ignore[method-assign]
+
+
+def revoked_streams_go_on() -> None:
+    """End no stream when its token is taken away."""
+    from stiqueue.servicer import QueueServicer
+
+    QueueServicer.end_revoked = lambda self: None  # type: ignore[method-assign]
+
+
+def drain_takes_new_work() -> None:
+    """Go on as before after SIGTERM, until the grace is over."""
+    from stiqueue.servicer import QueueServicer
+
+    QueueServicer.drain = lambda self: None  # type: ignore[method-assign]
+
+
+def no_size_limit() -> None:
+    """Take messages that cannot be delivered."""
+    from stiqueue import limits
+
+    limits.check_batch = lambda batch, max_message_bytes: None
 
 
 _MUTANTS: dict[str, Callable[[], None]] = {
@@ -113,6 +222,19 @@ _MUTANTS: dict[str, Callable[[], None]] = {
         close_after_failed_sync,
         check_opened_for_writing,
         no_ping_timeout,
+        shared_port,
+        no_handshake_timeout,
+        no_stream_limit,
+        no_lease_number,
+        requeue_at_tail,
+        ignore_cancel,
+        no_credit,
+        no_dedup,
+        any_token,
+        any_right,
+        revoked_streams_go_on,
+        drain_takes_new_work,
+        no_size_limit,
     )
 }
 
