@@ -127,10 +127,10 @@ class Site:
 
     def measure(self) -> None:
         """Find out, for each fault, how long no message was confirmed or delivered, and print it."""
-        ends = [begin for _, begin in self._faults[1:]] + [time.monotonic_ns()]
+        ends = [*(begin for _, begin in self._faults[1:]), time.monotonic_ns()]
         for op in ("enq", "deq"):
             times = self.times(op)
-            for (what, begin), end in zip(self._faults, ends, strict=True):
+            for (what, begin), end in zip(self._faults, ends, strict=False):  # without a fault there is an end too many
                 within = [t for t in times if begin - SECOND <= t <= end]
                 gap = max((after - before for before, after in pairwise(within) if after > begin), default=0) / SECOND
                 self.gaps[f"{what} {op}"] = gap

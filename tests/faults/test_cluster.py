@@ -116,6 +116,7 @@ def test_54_power_cut_of_all_at_once(run: Run, sync: str) -> None:
         site = stack.enter_context(Site(run, disks=[disk.path for disk in disks], sync=sync))
         site.start(*([] if sync else ["--unsafe"]))
         site.load()
+        wait_until(lambda: len(site.times()) >= 400, 120, "messages that can be lost", every=0.5)
         nodes = site.cluster.nodes
         run.inject.begins(CLUSTER, "power-cut")
         for node in nodes:
