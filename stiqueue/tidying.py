@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from stiqueue.errors import NotSupported
 from stiqueue.feed import Feed
 from stiqueue.message import (
     DEAD_ATTEMPTS_HEADER,
@@ -12,6 +14,7 @@ from stiqueue.message import (
     DEAD_SUFFIX,
     Batch,
     Delivered,
+    Settlement,
     Subscription,
 )
 from stiqueue.session import Session
@@ -37,8 +40,8 @@ async def purge(session: Session[Any], /, *, queue: str | None = None) -> int:
 async def redrive(session: Session[Any], /, n: int = 0, *, queue: str | None = None) -> int:
     """Move up to `n` (0: all) dead letters of a queue back to where they came from; return how many.
 
-    Each is enqueued and its dead letter acked in one step, under a `request_id` made of the dead letter's id, so a
-    crash in the middle neither loses nor doubles one.
+    Each is enqueued and its dead letter acked in one step (on a cluster: in two), under a `request_id` made of the
+    dead letter's id, so a crash in the middle neither loses nor doubles one.
     """
     options = session.options
     name = options.queue_of(queue)
@@ -50,11 +53,21 @@ async def redrive(session: Session[Any], /, n: int = 0, *, queue: str | None = N
     try:
         while (messages := await feed.next()) is not None:
             for message in messages:
-                await session.connected().enq(_revived(message, name), options.timeout)
+                await _revive(session, _revived(message, name))
                 moved += 1
     finally:
         await feed.leave()
     return moved
+
+
+async def _revive(session: Session[Any], batch: Batch) -> None:
+    """Enqueue and ack what `batch` says, in one step where the server can."""
+    transport, timeout = session.connected(), session.options.timeout
+    try:
+        await transport.enq(batch, timeout)
+    except NotSupported:
+        await transport.enq(replace(batch, ack_lease_ids=()), timeout)
+        await transport.settle(Settlement(batch.ack_lease_ids), timeout)
 
 
 def _revived(message: Delivered, queue: str) -> Batch:

@@ -195,6 +195,13 @@ def _nats(sync: str) -> Callable[[int, Path], list[str]]:
     return command
 
 
+def _cluster(*what: str) -> Callable[[int, Path], list[str]]:
+    def command(port: int, directory: Path) -> list[str]:
+        return [sys.executable, "-m", "benchmark.cluster", str(port), str(directory), _find("nats-server"), *what]
+
+    return command
+
+
 MEMORY_REDIS, SYNCED_REDIS = ("--appendonly", "no"), ("--appendonly", "yes", "--appendfsync", "always")
 _HAS_REDIS, _HAS_BEANSTALKD, _HAS_NATS = _needs("redis-server"), _needs("beanstalkd"), _needs("nats-server")
 
@@ -235,8 +242,12 @@ SYSTEMS = {
         System(
             "nats-file-sync", "JetStream, file, sync always", "nats-file", _nats("sync_interval: always"), _HAS_NATS
         ),
+        System("nats-cluster", "JetStream, 3 servers, sync always", "nats-cluster", _cluster(), _HAS_NATS),
+        System("stiqueue-cluster", "StiQueue on JetStream, 3 servers", "stiqueue", _cluster("gateway"), _HAS_NATS),
     )
 }
 
-QUICK_SYSTEMS = [name for name in SYSTEMS if not name.endswith(("-aof", "-f0", "-sync", "-memory", "redis-lists"))]
+QUICK_SYSTEMS = [
+    name for name in SYSTEMS if not name.endswith(("-aof", "-f0", "-sync", "-memory", "-cluster", "redis-lists"))
+]
 """Without the variants that are known to be slower, or not to be what anybody would compare with."""

@@ -36,6 +36,7 @@ class Verdict:
 
 
 MEMORY, ASYNC, DURABLE = "stiqueue", "stiqueue-async", "stiqueue-durable"
+CLUSTER, RAW = "stiqueue-cluster", "nats-cluster"
 STREAMS, HIREDIS = "redis-streams", "redis-streams-hiredis"
 
 TARGETS = [
@@ -52,6 +53,13 @@ TARGETS = [
     Target(
         "durable, prefetch 2,000 out / JetStream file", "batch-2000.out", DURABLE, "batch-1000.out", "nats-file", 15
     ),
+    Target("cluster, batches of 1,000 in / nats-py", "batch-1000.in", CLUSTER, "batch-1000.in", RAW, 0.8),
+    Target("cluster, prefetch 1,000 out / nats-py", "batch-1000.out", CLUSTER, "batch-1000.out", RAW, 0.8),
+    Target("cluster, prefetch 2,000 out / nats-py", "batch-2000.out", CLUSTER, "batch-2000.out", RAW, 0.8),
+    Target("cluster, both at once / nats-py", "both", CLUSTER, "both", RAW, 0.8),
+    Target("cluster, enq one by one / nats-py", "single.in", CLUSTER, "single.in", RAW, 0),
+    Target("cluster, deq + ack one by one / nats-py", "single.out", CLUSTER, "single.out", RAW, 0),
+    Target("cluster, enq to waiting deq, p50 / nats-py", "latency.deq-p50", CLUSTER, "latency.deq-p50", RAW, 0),
     Target("memory, enq one by one / bare call", "single.in", MEMORY, "single.in", "echo", 0.90),
     Target("memory, deq + ack one by one / bare call", "single.out", MEMORY, "single.in", "echo", 0.85),
     Target("asyncio, enq one by one / threads", "single.in", ASYNC, "single.in", MEMORY, 0.90),

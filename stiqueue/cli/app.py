@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from stiqueue._version import __version__
-from stiqueue.cli import backup, completion, consume, deq, enq, files, look, serve, tidy, top
+from stiqueue.cli import backup, completion, consume, deq, enq, files, look, move, serve, tidy, top
 from stiqueue.cli.codes import MEANINGS, ExitCode, exit_code
 from stiqueue.cli.output import note
 from stiqueue.cli.signals import deadly
@@ -123,6 +123,7 @@ for command in (
     tidy.redrive,
     backup.export,
     backup.import_,
+    move.move,
     files.check,
     files.salvage,
     completion.completion,

@@ -152,7 +152,7 @@ def target(queue: bool = True, waits: str = "--timeout", server_seconds: float =
             default=server_seconds,
             most=MAX_DELAY,
         ),
-        *security.OPTIONS,
+        *security.options(),
     ]
 
     def decorate(command: Callback) -> Callback:

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import pytest
 from support.clock import FakeClock
-from support.nats_servers import NatsServer
+from support.nats_servers import NatsCluster, NatsServer
 
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.durable import DurableEngine
 from stiqueue.engines.local import LocalEngine
 
 from .bench import PATIENCE, Bench
-from .differences import DIFFERENCES
+from .differences import DIFFERENCES, OF_SEVERAL_SERVERS
 
 
 class MakeBench(Protocol):
@@ -48,10 +48,15 @@ JETSTREAM = "jetstream"
 JETSTREAM_PATIENCE = 3.0
 
 
+NATS_SERVERS = int(os.environ.get("NATS_SERVERS", "1"))
+"""On how many servers each stream is: ``NATS_SERVERS=3 scripts/test tests/contract -k jetstream``."""
+
+
 @pytest.fixture(scope="session")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """A NATS server for all tests; each has streams of its own."""
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer | NatsCluster]:
+    """A NATS server, or a cluster, for all tests; each has streams of its own."""
+    directory = tmp_path_factory.mktemp("nats")
+    server = NatsServer(directory) if NATS_SERVERS == 1 else NatsCluster(*[directory] * NATS_SERVERS)
     try:
         yield server.start()
     finally:
@@ -92,14 +97,15 @@ def make_bench(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop, 
 
         server = request.getfixturevalue("nats_server")
         prefix = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]
-        difference = DIFFERENCES.get(request.function.__name__)
+        differences = DIFFERENCES | (OF_SEVERAL_SERVERS if NATS_SERVERS > 1 else {})
+        difference = differences.get(request.function.__name__)
         if difference is not None and difference.holds_for(request.node.callspec.params):
             request.applymarker(pytest.mark.xfail(reason=difference.text, strict=difference.always))
 
     def make(*, bounds: Bounds | None = None, max_attempts: int = 0) -> Bench:
         clock = FakeClock()
         if request.param == JETSTREAM:
-            engine: Any = RemoteEngine(new_engine(server.address, clock, bounds, max_attempts, prefix))
+            engine: Any = RemoteEngine(new_engine(server.address, clock, bounds, max_attempts, prefix, NATS_SERVERS))
             bench = Bench(engine, clock, JETSTREAM_PATIENCE)
         else:
             bench = Bench(ENGINES[request.param](clock, bounds, max_attempts, tmp_path), clock, PATIENCE)

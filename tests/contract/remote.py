@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 def new_engine(
-    address: str, clock: FakeClock, bounds: Bounds | None, max_attempts: int, prefix: str
+    address: str, clock: FakeClock, bounds: Bounds | None, max_attempts: int, prefix: str, replicas: int = 1
 ) -> JetStreamEngine:
     """Return an engine whose streams nobody else has."""
-    return JetStreamEngine(address, 1, False, bounds, max_attempts, prefix=prefix, clock=clock)
+    return JetStreamEngine(address, replicas, False, bounds, max_attempts, prefix=prefix, clock=clock)
 
 
 class RemoteEngine:

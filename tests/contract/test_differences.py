@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from .differences import DIFFERENCES, RULES, table
+from .differences import DIFFERENCES, OF_SEVERAL_SERVERS, RULES, table
 
 HERE = Path(__file__).parent
 
@@ -21,5 +21,6 @@ def test_each_difference_is_of_a_rule_and_a_test_that_exist() -> None:
         for each in ast.parse(path.read_text()).body
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert DIFFERENCES.keys() <= tests
-    assert all(difference.rule in RULES for difference in DIFFERENCES.values())
+    assert DIFFERENCES.keys() | OF_SEVERAL_SERVERS.keys() <= tests
+    assert not DIFFERENCES.keys() & OF_SEVERAL_SERVERS.keys()
+    assert all(difference.rule in RULES for difference in (*DIFFERENCES.values(), *OF_SEVERAL_SERVERS.values()))

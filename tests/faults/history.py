@@ -11,6 +11,9 @@ from .recorder import Event
 SECOND = 1_000_000_000
 FOREVER = 1 << 62
 
+CLUSTER = "cluster"
+"""The target of faults of servers behind the gateways: no stream breaks, but what was delivered may be so again."""
+
 SETTLE_S = 10.0
 """How long after its end a fault may still have consequences: a dead peer is noticed within 8 s."""
 
@@ -144,7 +147,7 @@ class History:
         if delivery.lease in self.settlements and self.settlements[delivery.lease].nacked < FOREVER:
             yield self.settlements[delivery.lease].nacked, "nack"
         for fault in self.faults:
-            if self._breaks(fault, delivery):
+            if self._breaks(fault, delivery) or (fault.target == CLUSTER and delivery.t <= fault.end):
                 yield fault.begin, fault.kind
 
     def late(self, delivery: Delivery) -> bool:

@@ -43,9 +43,11 @@ class Proxy:
     call be lost, once.
     """
 
-    def __init__(self, target: str, name: str = "proxy") -> None:
-        """Stand before `target`, a host:port; nothing is opened before `start`."""
-        host, _, port = target.rpartition(":")
+    def __init__(self, *targets: str, name: str = "proxy") -> None:
+        """Stand before `targets`, each a host:port; nothing is opened before `start`.
+
+        Several make it a balancer: each connection goes to the next one that accepts it.
+        """
         self.name = name
         self.target = f"127.0.0.1:{free_port()}"
         """Where clients find it."""
@@ -57,7 +59,8 @@ class Proxy:
         """Connections accepted so far."""
         self.answer_lost = threading.Event()
         """Set when the answer that `lose_next_answer` asked for was thrown away."""
-        self._server = (host, int(port))
+        self._servers = [(host, int(port)) for host, _, port in (target.rpartition(":") for target in targets)]
+        self._turn = 0
         self._modes = {Direction.UP: Mode.PASS, Direction.DOWN: Mode.PASS}
         self._delay = 0.0
         self._armed = False
@@ -164,6 +167,26 @@ class Proxy:
             link.reset()
         await asyncio.gather(self._accepting, *(link.ended() for link in links), return_exceptions=True)
 
+    async def connect(self) -> socket.socket:
+        """Return a connection to the next server that accepts one.
+
+        Raises:
+            OSError: none does.
+        """
+        for _ in self._servers:
+            self._turn += 1
+            server = socket.socket()
+            server.setblocking(False)
+            try:
+                await self._loop.sock_connect(server, self._servers[self._turn % len(self._servers)])
+                return server
+            except BaseException as error:
+                server.close()
+                if not isinstance(error, OSError):
+                    raise
+                refused = error
+        raise refused
+
 
 class _Link:
     """One client's connection and its continuation to the server. Lives on the proxy's loop."""
@@ -172,8 +195,7 @@ class _Link:
         self._proxy = proxy
         self._client = client
         self._client.setblocking(False)
-        self._server = socket.socket()
-        self._server.setblocking(False)
+        self._server: socket.socket | None = None
         self._scanners = {Direction.UP: FrameScanner(True), Direction.DOWN: FrameScanner(False)}
         self._doomed = 0
         """The HTTP/2 stream whose answer is to be lost; 0: none."""
@@ -187,7 +209,7 @@ class _Link:
     def reset(self) -> None:
         """End both connections with RST, without sending what is under way."""
         linger = struct.pack("ii", 1, 0)
-        for end in (self._client, self._server):
+        for end in filter(None, (self._client, self._server)):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         assert self._task is not None
@@ -199,12 +221,11 @@ class _Link:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        loop = self._proxy._loop
         try:
-            await loop.sock_connect(self._server, self._proxy._server)
+            self._server = server = await self._proxy.connect()
             pumps = [
-                asyncio.ensure_future(self._pump(self._client, self._server, Direction.UP)),
-                asyncio.ensure_future(self._pump(self._server, self._client, Direction.DOWN)),
+                asyncio.ensure_future(self._pump(self._client, server, Direction.UP)),
+                asyncio.ensure_future(self._pump(server, self._client, Direction.DOWN)),
             ]
             try:
                 await asyncio.gather(*pumps)
@@ -217,7 +238,8 @@ class _Link:
         finally:
             self._proxy._links.discard(self)
             self._client.close()
-            self._server.close()
+            if self._server is not None:
+                self._server.close()
 
     async def _pump(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
         proxy = self._proxy

@@ -61,6 +61,7 @@ def test_a_quiet_run_is_good() -> None:
         ("sigkill", "i fault c invoke kind=sigkill\ni fault c ok kind=sigkill\n"),
         ("sigstop", "i fault c invoke kind=sigstop\ni fault c ok kind=sigstop\n"),
         ("sigkill", "i fault server invoke kind=sigkill\ni fault server ok kind=sigkill\n"),
+        ("leader-killed", "i fault cluster invoke kind=leader-killed\ni fault cluster ok kind=leader-killed\n"),
         ("nack", "c nack p-1 invoke lease=a\nc nack p-1 ok lease=a\n"),
         ("timeout", "c stream s1 open ack_timeout=1.0\n"),
     ],
@@ -71,6 +72,14 @@ def test_allowed_causes_of_a_repeated_delivery(cause: str, lines: str) -> None:
     result = judge(sent("p-1") + got("p-1", "a") + lines + again + DRAINED)
     assert result.verdict is Verdict.GOOD, result.summary()
     assert dict(result.duplicates) == {cause: 1}
+
+
+def test_a_fault_behind_the_gateways_excuses_no_acknowledgement() -> None:
+    """What was acked before is not to come again, whatever happens to the cluster."""
+    fault = "i fault cluster invoke kind=leader-killed\ni fault cluster ok kind=leader-killed\n"
+    again = got("p-1", "b", stream="s2", client="c2", attempt=2) + acked("p-1", "b")
+    result = judge(sent("p-1") + fault + done("p-1", "a") + again + DRAINED)
+    assert result.errors == {"acked_again": 1}
 
 
 def test_a_fault_of_a_proxy_explains_only_streams_through_it() -> None:

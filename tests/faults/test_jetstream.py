@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.nats_servers import NatsServer, free_ports
 
+from stiqueue import SQClient
 from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.errors import StoreError
 from stiqueue.message import Batch, Durability, Outcome, Settlement, Subscription
@@ -239,6 +240,20 @@ def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, nats: Nat
     run.wait_for_counts(5, "default.dead", ready=1)
     (message,) = next(stub.Deq(pb.DeqRequest(max_messages=1, no_ack=True), timeout=5)).messages
     assert message.attempt == 1
+
+
+@pytest.mark.timeout(60)
+def test_59_dead_letters_are_redriven(run: Run, nats: NatsServer) -> None:
+    """In two steps, for a cluster cannot enqueue and acknowledge in one."""
+    gateway(run, nats)
+    run.fill(3)
+    host, _, port = run.servers[0].target.rpartition(":")
+    with SQClient(host, int(port), auto_ack=False) as client:
+        for _ in range(3):
+            assert client.deq(timeout=5).dead_letter("poison")  # type: ignore[union-attr]
+        assert client.redrive() == 3
+        assert (client.cnt(), client.cnt(queue="default.dead")) == (3, 0)
+        assert [each.headers for each in client.peek_messages()] == [{}] * 3
 
 
 def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_a_second_copy(nats: NatsServer) -> None:

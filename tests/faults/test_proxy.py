@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -172,3 +173,25 @@ def test_loses_the_answer_of_one_call() -> None:
         assert call(b"3", timeout=SECONDS, wait_for_ready=True) == b"3"
         assert asked == [b"1", b"slow", b"2", b"3"]
     server.stop(0).wait(SECONDS)
+
+
+def test_several_targets_take_turns_and_one_that_is_down_is_passed_over() -> None:
+    """It is a balancer then."""
+    names = (b"a", b"b")
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    dead = socket.create_server(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (*listeners, dead)]
+    dead.close()
+    with Proxy(*addresses) as proxy:
+        came = []
+        for _ in range(4):
+            host, _, port = proxy.target.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as client:
+                ready, _, _ = select.select(listeners, [], [], 5)
+                accepted, _ = ready[0].accept()
+                with accepted:
+                    accepted.sendall(names[listeners.index(ready[0])])
+                    came.append(client.recv(1))
+    for listener in listeners:
+        listener.close()
+    assert sorted(came) == [b"a", b"a", b"b", b"b"]

@@ -131,6 +131,12 @@ class NatsServer:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(END_SECONDS)
 
+    def terminate(self) -> None:
+        """Ask it to end in good order, and wait until it has."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(START_SECONDS)
+
     def pause(self) -> None:
         """Stop the process without ending it."""
         assert self.process is not None
@@ -150,9 +156,9 @@ class NatsServer:
 class NatsCluster:
     """Servers that are one cluster."""
 
-    def __init__(self, directory: Path, number: int = 3, sync: str = "always") -> None:
-        """Describe so many servers."""
-        self.nodes = [NatsServer(directory, f"n{each}", sync) for each in range(1, number + 1)]
+    def __init__(self, *directories: Path, sync: str = "always") -> None:
+        """Describe a server for each directory."""
+        self.nodes = [NatsServer(directory, f"n{each}", sync) for each, directory in enumerate(directories, 1)]
 
     @property
     def address(self) -> str:

@@ -20,6 +20,7 @@ _CLASSES = {
     "beanstalkd": "beanstalk:BeanstalkClient",
     "nats-memory": "nats2:MemoryClient",
     "nats-file": "nats2:FileClient",
+    "nats-cluster": "nats2:ReplicatedClient",
 }
 
 

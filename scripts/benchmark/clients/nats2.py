@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import nats
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.errors import APIError
 
 from benchmark.clients.base import STAMP_BYTES, STOP, Client, Spread, body_of, timed
 
@@ -22,6 +23,7 @@ class MemoryClient(Client):
     """Publish with confirmation; fetch from a durable pull consumer and ack. nats-py does not wait for acks."""
 
     storage = StorageType.MEMORY
+    replicas = 1
 
     def __init__(self, port: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -33,10 +35,14 @@ class MemoryClient(Client):
     async def _connect(self, port: int) -> None:
         self._nats = await nats.connect(f"nats://127.0.0.1:{port}")
         self._js = self._nats.jetstream()
-        await self._js.add_stream(StreamConfig(name=STREAM, subjects=[SUBJECT], storage=self.storage))
-        config = ConsumerConfig(durable_name=DURABLE, max_ack_pending=20_000, ack_wait=300)
-        await self._js.add_consumer(STREAM, config)
+        config = StreamConfig(name=STREAM, subjects=[SUBJECT], storage=self.storage, num_replicas=self.replicas)
+        await self._add_stream(config)
+        consumer = ConsumerConfig(durable_name=DURABLE, max_ack_pending=20_000, ack_wait=300)
+        await self._js.add_consumer(STREAM, consumer)
         self._pull = await self._subscribe()
+
+    async def _add_stream(self, config: StreamConfig) -> None:
+        await self._js.add_stream(config)
 
     async def _subscribe(self) -> Any:
         """Return a subscription; tasks that fetch at the same time each need one of their own."""
@@ -145,3 +151,19 @@ class FileClient(MemoryClient):
     """The same on file storage; how often that is synced is the server's configuration."""
 
     storage = StorageType.FILE
+
+
+class ReplicatedClient(FileClient):
+    """The same on three servers of a cluster."""
+
+    replicas = 3
+
+    async def _add_stream(self, config: StreamConfig) -> None:
+        give_up = time.monotonic() + 15.0
+        while True:  # a server listens before the cluster has a leader
+            try:
+                return await super()._add_stream(config)
+            except (APIError, NatsTimeout):
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(0.2)

@@ -94,7 +94,7 @@ class Cluster:
                     connect_timeout=int(CONNECT_SECONDS),
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]  # the annotation says int; any number works
-                    ping_interval=5,
+                    ping_interval=2,  # a server that is cut off is left after three of these
                     max_outstanding_pings=2,
                     pending_size=PENDING_BYTES,
                     drain_timeout=int(CLOSE_SECONDS),

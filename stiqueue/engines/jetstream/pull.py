@@ -23,6 +23,8 @@ HEARTBEAT_SECONDS = 5.0
 """How often the cluster says that it stands."""
 SILENCE_SECONDS = 12.0
 """A request of which nothing is heard for so long is made anew."""
+FLIGHT_SECONDS = 2.0
+"""How long messages may be on their way after the cluster has said that the request is over."""
 RETRY_SECONDS = 0.25
 DRAIN_SECONDS = 5.0
 
@@ -38,6 +40,8 @@ class End(Enum):
     """The next message is larger than what was asked for."""
     LOST = 4
     """Nobody serves it any more."""
+    DONE = 5
+    """It has brought all that was asked for."""
 
 
 class Owner(Protocol):
@@ -77,6 +81,9 @@ class Pull:
         self._heard = 0.0
         self.expected = 0
         """How many messages the request may still bring."""
+        self._over: Callable[[], None] | None = None
+        """What to do when those have come: the request is over. A server that is one of several says so first, and sends
+        the messages when the others know that they are delivered."""
 
     @property
     def stands(self) -> bool:
@@ -100,7 +107,7 @@ class Pull:
             if not asked.get("no_wait") and "expires" not in asked:
                 asked["expires"] = int(PULL_SECONDS * NANOSECONDS)
                 asked["idle_heartbeat"] = int(HEARTBEAT_SECONDS * NANOSECONDS)
-            self.expected = asked["batch"]
+            self.expected, self._over = asked["batch"], None
             self._heard = time.monotonic()
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{CONSUMER}"
             await self._cluster.send(subject, json.dumps(asked).encode(), self._interest.subject)
@@ -135,7 +142,8 @@ class Pull:
 
     def check_silence(self) -> None:
         """Ask anew when the cluster has said nothing for long."""
-        if self.expected and time.monotonic() - self._heard > SILENCE_SECONDS:
+        patience = FLIGHT_SECONDS if self._over else SILENCE_SECONDS
+        if self.expected and time.monotonic() - self._heard > patience:
             self.renew()
 
     async def finish(self) -> None:
@@ -168,24 +176,38 @@ class Pull:
             if is_current and self.expected:
                 self.expected -= 1
                 self._owner.arrived(message)
+                if not self.expected and self._over is not None:
+                    self._over()
             else:
                 self._owner.too_late(message)
         elif is_current and not is_status(message, "100"):
-            self._over(message)
+            self._end(message)
 
-    def _over(self, message: Msg) -> None:
+    def _end(self, message: Msg) -> None:
         """The cluster says that the request is over."""
-        self.expected = 0
+        headers = message.headers or {}
+        if "Nats-Pending-Messages" in headers:  # those that it will not bring; the others are on their way
+            self.expected -= min(self.expected, int(headers["Nats-Pending-Messages"]))
+        else:
+            self.expected = 0
+        self._over = self._what_now(message)
+        if not self.expected:
+            self._over()
+
+    def _what_now(self, message: Msg) -> Callable[[], None]:
+        """Return what to do when a request is over for the reason that `message` tells."""
         text = (message.headers or {}).get("Description", "")
         if is_status(message, "404"):
-            self._owner.ended(End.NOTHING_THERE)
-        elif is_status(message, "408"):
-            self._owner.ended(End.TIME_OVER)
-        elif "MaxBytes" in text:
-            self._owner.ended(End.TOO_LARGE)
-        else:  # nobody is in charge, a new leader, a consumer that is gone
-            self._streams.forget(self._queue)
-            self._again_soon()
+            return lambda: self._owner.ended(End.NOTHING_THERE)
+        if is_status(message, "408"):
+            return lambda: self._owner.ended(End.TIME_OVER)
+        if "MaxBytes" in text:
+            return lambda: self._owner.ended(End.TOO_LARGE)
+        if text == "Batch Completed":
+            return lambda: self._owner.ended(End.DONE)
+        # Nobody is in charge, a new leader, a consumer that is gone.
+        self._streams.forget(self._queue)
+        return self._again_soon
 
 
 async def _drained(interest: Interest) -> None:

@@ -1,0 +1,419 @@
+"""`stiqueue move`: what is kept, what stays, and that a move that dies anywhere loses and doubles nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stiqueue import LocalSQClient, QueueFull, SQClient, SQServer
+from stiqueue.client import BaseClient
+from stiqueue.message import Outcome, Settlement
+from stiqueue.moving import STAGING_HEADER, Move
+from tests.cli.conftest import Cli, bodies
+from tests.support.nats_servers import NatsServer
+from tests.support.waiting import PATIENCE
+
+STAGED = "default.moving"
+
+
+@pytest.fixture
+def other() -> Iterator[SQClient]:
+    """A client of an empty server."""
+    with SQServer(port=0) as server, SQClient(port=server.port, timeout=10.0) as client:
+        yield client
+
+
+def to(client: SQClient) -> str:
+    return f"127.0.0.1:{client.port}"
+
+
+def seen(client: BaseClient, queue: str) -> list[tuple[bytes, int, dict[str, str]]]:
+    return [(bytes(each), each.priority, each.headers) for each in client.peek_messages(queue=queue)]
+
+
+def wait_until(fact: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not fact():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+# -- what is moved ----------------------------------------------------------------------------------------------------
+
+
+def test_every_message_is_there_and_none_is_here(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq("low", queue="q")
+    client.enq(bytes(range(256)), queue="q", priority=9, headers={"key": "value", "\xe4": "\N{PARTY POPPER}"})
+    client.enq_many(["", "x", "y"], queue="q", priority=9)
+    client.enq("mortal", queue="q", ttl=3600)
+    before = seen(client, "q")
+    (expire,) = [each.expire_time_ms for each in client.peek_messages(queue="q") if each == b"mortal"]
+    done = cli.ok("move", "-q", "q", to(other))
+    assert done.text == f"moved 6 messages of q to q at {to(other)}\n"
+    assert seen(other, "q") == before
+    (moved,) = [each.expire_time_ms for each in other.peek_messages(queue="q") if each == b"mortal"]
+    assert moved == pytest.approx(expire, abs=100)
+    assert client.queues() == {}
+
+
+def test_to_another_queue_and_of_the_same_server(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq_many(["a", "b"])
+    done = cli.ok("move", "--to-queue", "new", "--json", to(other))
+    told = {"queue": "default", "moved": 2, "resumed": 0, "expired": 0, "leased": 0, "delayed": 0}
+    assert done.json == told
+    cli.ok("move", "-q", "none", to(other))
+    cli.ok("move", "--to-queue", "elsewhere", f"127.0.0.1:{cli.port}")
+    assert bodies(other, "new") == [b"a", b"b"]
+
+
+def test_of_many_messages_the_order_is_kept(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq_many(str(number) for number in range(5_000))
+    client.enq_many(str(number).ljust(300_000) for number in range(5_000, 5_010))
+    assert cli.ok("move", to(other)).text.startswith("moved 5,010 messages")
+    assert [int(body) for body in bodies(other)] == list(range(5_010))
+
+
+def test_what_is_leased_or_delayed_stays(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq_many(["held", "ready"])
+    held = client.deq(timeout=5)
+    client.enq("later", delay=3600)
+    done = cli.run("move", to(other))
+    assert (done.code, done.err) == (0, "stiqueue: 2 messages stayed: 1 leased, 1 delayed\n")
+    assert bodies(other) == [b"ready"]
+    assert held is not None
+    assert held.ack()
+
+
+def test_with_a_timeout_it_moves_what_comes_in_meanwhile(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq("due soon", delay=0.3)
+    assert cli.ok("move", "--timeout", "1.5", to(other)).text.startswith("moved 1 message")
+    assert bodies(other) == [b"due soon"]
+
+
+def test_what_expires_on_the_way_is_left_out(client: SQClient, other: SQClient) -> None:
+    """Staged messages do not expire by themselves; what is left of the ttl counts when they are copied."""
+    mark = f"group {int(time.time() * 1000) - 1}"
+    client.enq_many(["dead", "dead too"], queue=STAGED, headers={STAGING_HEADER: mark})
+    move = Move(client, other, "default")
+    move.run()
+    assert (move.moved, move.expired, move.resumed) == (0, 2, 2)
+    assert client.queues() == other.queues() == {}
+
+
+def test_requests_are_as_small_as_the_target_wants_them(cli: Cli, client: SQClient) -> None:
+    client.enq_many(bytes([number]) * 20_000 for number in range(10))
+    with SQServer(port=0, buff_size=64 << 10) as server, SQClient(port=server.port) as small:
+        cli.ok("move", to(small))
+        assert bodies(small) == [bytes([number]) * 20_000 for number in range(10)]
+
+
+def test_messages_without_room_for_a_mark_are_moved_as_well(cli: Cli, client: SQClient, other: SQClient) -> None:
+    most = {f"key-{number}": "text" for number in range(64)}
+    client.enq_many(["a", "b"], headers=most)
+    client.enq("c")
+    cli.ok("move", to(other))
+    assert seen(other, "default") == [(b"a", 0, most), (b"b", 0, most), (b"c", 0, {})]
+    assert client.queues() == {}
+
+
+def test_from_a_full_server(other: SQClient) -> None:
+    with SQServer(port=0, max_bytes=12_000) as server, SQClient(port=server.port) as full:
+        number = 0
+        with contextlib.suppress(QueueFull):
+            while True:
+                full.enq(b"x" * 1_000)
+                number += 1
+        Cli(server.port).ok("move", to(other))
+        assert (full.cnt(), other.cnt()) == (0, number)
+
+
+def test_while_producers_and_consumers_are_at_work(cli: Cli, client: SQClient, other: SQClient) -> None:
+    """Producers still enqueue here, consumers already take there: each message reaches one of them, in order."""
+    numbers, taken = range(3_000), list[int]()
+
+    def produce() -> None:
+        for begin in range(0, len(numbers), 100):
+            client.enq_many(str(number) for number in numbers[begin : begin + 100])
+
+    def consume() -> None:
+        for message in other.consume(prefetch=50):
+            taken.append(int(message))
+            if len(taken) == len(numbers):
+                message.ack()
+                break
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (produce, consume)]
+    for thread in threads:
+        thread.start()
+    cli.ok("move", "--timeout", "2", to(other))
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert taken == list(numbers)
+    assert cli.ok("move", to(other)).text.startswith("moved 0 messages")
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_full_target_is_told_and_goes_on_later(cli: Cli, client: SQClient) -> None:
+    client.enq_many(str(number) for number in range(3_000))
+    with SQServer(port=0, max_messages=1_500) as server, SQClient(port=server.port) as full:
+        assert cli.fails(5, "move", to(full)).endswith("; 1,000 messages moved before")
+        came = bodies(full)
+        full.purge()
+        assert "moved before" in cli.fails(5, "move", to(full))
+        came += bodies(full)
+        full.purge()
+        done = cli.run("move", to(full))
+        assert done.err == "stiqueue: 1,000 messages of them had been left in the middle by a move that was stopped\n"
+        came += bodies(full)
+    assert [int(body) for body in came] == list(range(3_000))
+
+
+def test_nobody_there(cli: Cli, nobody: Cli, client: SQClient, unused_port: int) -> None:
+    nobody.fails(4, "move", "--connect-timeout", "0.2", f"127.0.0.1:{cli.port}")
+    client.enq("a")
+    cli.fails(4, "move", "--connect-timeout", "0.2", f"localhost:{unused_port}")
+    assert client.cnt(queue=STAGED) == 1
+
+
+@pytest.mark.parametrize("address", ["", ":1", "host:port", "host:99999", "a/b", "user@host"])
+def test_an_address_that_is_none(cli: Cli, address: str) -> None:
+    assert "is not HOST[:PORT]" in cli.fails(2, "move", address)
+
+
+def test_nowhere_else(cli: Cli) -> None:
+    assert "is there already" in cli.fails(2, "move", f"127.0.0.1:{cli.port}")
+
+
+def test_a_second_move_waits_for_the_first(client: SQClient, other: SQClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stiqueue.moving.OTHERS_SECONDS", 0.2)
+    client.enq("a")
+    move = Move(client, other, "default")
+    thread = threading.Thread(target=move.run, kwargs={"wait": 1.0}, daemon=True)
+    thread.start()
+    wait_until(lambda: other.cnt() == 1)
+    with SQClient(port=client.port) as third, pytest.raises(Exception, match="another move of default is at work"):
+        Move(third, other, "default").run()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+# -- death ------------------------------------------------------------------------------------------------------------
+
+
+class Died(BaseException):
+    """What a move that dies at a request raises here."""
+
+
+class Deadly:
+    """Lets a client die at one of its requests: before it is made, or before its answer has come."""
+
+    def __init__(self, client: BaseClient, at: int, answered: bool) -> None:
+        """Die at request number `at`, from 0; `answered`: the server has done it."""
+        self.requests = 0
+        self._at, self._answered = at, answered
+        self._client = client
+        transport = client._session.connected()
+        for name in ("enq", "settle"):
+            setattr(transport, name, self._counted(getattr(transport, name)))
+
+    def _counted(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        async def counted(*arguments: Any) -> Any:
+            number, self.requests = self.requests, self.requests + 1
+            if number == self._at and not self._answered:
+                raise Died
+            try:
+                return await call(*arguments)
+            finally:
+                if number == self._at:
+                    raise Died  # even if the answer is an error
+
+        return counted
+
+
+def fill(client: SQClient) -> list[bytes]:
+    """Enqueue messages of several kinds; return their bodies in the order of delivery."""
+    client.enq_many(["a", "b", "c"])
+    client.enq("many headers", headers={f"key-{number}": "" for number in range(64)})
+    client.enq_many(["d", "e"], headers={"key": "value"})
+    client.enq("f", ttl=3600)
+    return bodies(client)
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_it_may_die_at_any_request(which: str, answered: bool) -> None:
+    for at in range(100):
+        with SQServer(port=0) as server, SQServer(port=0) as to_server:
+            with SQClient(port=server.port) as client:
+                expected = fill(client)
+            # A client that dies closes no stream in good order: both connections end with the block.
+            with SQClient(port=server.port) as source, SQClient(port=to_server.port) as target:
+                deadly = Deadly({"source": source, "target": target}[which], at, answered)
+                try:
+                    Move(source, target, "default").run()
+                    died = False
+                except Died:
+                    died = True
+            with SQClient(port=server.port) as source, SQClient(port=to_server.port) as target:
+                Move(source, target, "default").run()
+                assert bodies(target) == expected, f"died at request {at}"
+                assert source.queues() == {}
+            if not died:
+                assert deadly.requests == at >= {"source": 7, "target": 4}[which]
+                return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_server_that_ends_the_streams_meanwhile(tmp_path: Path, other: SQClient) -> None:
+    """The source is started again in the middle: what was leased comes again, and is moved once."""
+    data = tmp_path / "queue.db"
+    server = SQServer(port=0, data=data).start()
+    port = server.port
+    with SQClient(port=port) as client:
+        client.enq_many(str(number) for number in range(2_500))
+    with SQClient(port=port, timeout=20.0) as source:
+        move = Move(source, other, "default")
+        servers = [server]
+
+        def restart(number: int) -> None:
+            if len(servers) < 3:
+                servers[-1].stop(0)
+                servers.append(SQServer(port=port, data=data).start())
+
+        move.on_moved = restart
+        move.run(wait=1.0)
+        servers[-1].stop(0)
+    assert len(servers) == 3
+    assert [int(body) for body in bodies(other)] == list(range(2_500))
+
+
+def test_acks_that_come_too_late_are_repeated(client: SQClient, other: SQClient) -> None:
+    """The leases have expired when the target has confirmed: the messages are not copied again."""
+    client.enq_many(["a", "b"])
+    transport = client._session.connected()
+    settle, requeued = transport.settle, list[str]()
+
+    async def settle_late(settlement: Settlement, timeout: float) -> list[str]:
+        if not requeued:
+            requeued.extend(settlement.lease_ids)
+            await settle(Settlement(settlement.lease_ids, Outcome.REQUEUE), timeout)
+        return await settle(settlement, timeout)
+
+    transport.settle = settle_late  # type: ignore[method-assign]
+    move = Move(client, other, "default")
+    move.run()
+    assert move.moved == 2
+    assert bodies(other) == [b"a", b"b"]
+    assert client.queues() == {}
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    total, kills = 30_000, 6
+    moments = random.Random(seed := random.randrange(10**9))
+    print(f"seed {seed}")
+    with (
+        SQServer(port=0, data=tmp_path / "from.db") as server,
+        SQServer(port=0, data=tmp_path / "to.db") as to_server,
+        SQClient(port=server.port) as source,
+        SQClient(port=to_server.port) as target,
+    ):
+        source.enq_many(str(number) for number in range(total))
+        cli = Cli(server.port)
+        for _ in range(kills):
+            before = target.cnt()
+            with cli.start("move", to(target)) as process:
+                wait_until(lambda before=before: target.cnt() > before)  # type: ignore[misc]
+                time.sleep(moments.uniform(0, 0.05))
+                assert process.poll() is None, "it was too fast to be killed"
+                process.send_signal(signal.SIGKILL)
+                process.wait(PATIENCE)
+        assert 0 < target.cnt() < total
+        assert cli.process("move", to(target)).code == 0
+        assert [int(body) for body in bodies(target)] == list(range(total))
+        assert source.queues() == {}
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_says_how_far_it_came(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq("a")
+    with cli.start("move", "--timeout", "60", to(other)) as process:
+        wait_until(lambda: other.cnt() == 1 and not client.counts(queue=STAGED).leased)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGTERM
+    assert err == b"stiqueue: stopped with 1 message moved; the same command goes on\n"
+
+
+# -- a cluster --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[SQClient]:
+    """A client of a gateway to a cluster of one server."""
+    nats = NatsServer(tmp_path / "nats")
+    try:
+        nats.start()
+        with SQServer(port=0, engine=nats.address, replicas=1) as server, SQClient(port=server.port) as client:
+            yield client
+    finally:
+        nats.end()
+
+
+def test_to_a_cluster(cli: Cli, client: SQClient, gateway: SQClient) -> None:
+    client.enq_many(str(number) for number in range(2_500))
+    client.enq("mortal", headers={"key": "value"}, ttl=3600)
+    assert cli.ok("move", to(gateway)).text.startswith("moved 2,501 messages")
+    came = gateway.peek_messages()
+    assert [bytes(each) for each in came] == [*(b"%d" % number for number in range(2_500)), b"mortal"]
+    assert came[-1].headers == {"key": "value"}
+    assert came[-1].expire_time_ms == pytest.approx(time.time() * 1000 + 3_600_000, abs=60_000)
+
+
+def test_to_a_cluster_priorities_are_left_out_only_if_that_is_asked_for(
+    cli: Cli, client: SQClient, gateway: SQClient
+) -> None:
+    client.enq("low")
+    client.enq("high", priority=9)
+    assert "--flat moves without priorities" in cli.fails(1, "move", to(gateway))
+    assert cli.run("move", "--flat", to(gateway)).code == 0
+    assert seen(gateway, "default") == [(b"high", 0, {}), (b"low", 0, {})]
+
+
+def test_to_a_cluster_a_repeated_group_is_known(client: SQClient, gateway: SQClient) -> None:
+    client.enq_many(["a", "b", "c"])
+    deadly = Deadly(gateway, 0, answered=True)
+    with pytest.raises(Died):
+        Move(client, gateway, "default").run()
+    assert deadly.requests == 1
+    move = Move(client, gateway, "default")
+    move.run()
+    assert (move.moved, move.resumed) == (3, 3)
+    assert bodies(gateway) == [b"a", b"b", b"c"]
+
+
+def test_from_a_cluster(gateway: SQClient, other: SQClient) -> None:
+    """It cannot enqueue and ack in one step: messages go one by one."""
+    gateway.enq_many(["a", "b", "c"], headers={"key": "value"})
+    move = Move(gateway, other, "default")
+    move.run(wait=0.5)
+    assert move.moved == 3
+    assert seen(other, "default") == [(body, 0, {"key": "value"}) for body in (b"a", b"b", b"c")]
+    assert gateway.counts().ready == 0
+
+
+def test_from_a_client_without_a_server(other: SQClient) -> None:
+    with LocalSQClient() as client:
+        client.enq_many(["a", "b"])
+        Move(client, other, "default").run()
+        assert bodies(other) == [b"a", b"b"]
