@@ -18,15 +18,18 @@ from .run import Run
 SECONDS = 10.0
 NAMES = ["n" * 10_000, "a/b", "/etc/passwd", "..", "../..", "a\nb", "a\r\nb", "a\0b", "\N{PARTY POPPER}", "\x1b[31m"]
 
+AT_ONCE = 50
+"""Well below what one connection may have at a time: gRPC refuses a call while too many are only about to end."""
+
 
 def queues(run: Run, number: int, limit: int) -> None:
     stub = run.stub()
     codes: Counter[str] = Counter()
     texts = set()
-    for begin in range(0, number, 100):
+    for begin in range(0, number, AT_ONCE):
         calls = [
             stub.Enq.future(pb.EnqRequest(queue=f"q{each}", bodies=[b"a"]), timeout=SECONDS)
-            for each in range(begin, min(number, begin + 100))
+            for each in range(begin, min(number, begin + AT_ONCE))
         ]
         for call in calls:
             codes[call.code().name] += 1

@@ -21,6 +21,10 @@ SECONDS = 10.0
 REFUSAL_SECONDS = 5.0
 """How long refusing a request of 100 MiB may take: 1 s, and room for a machine that does other work."""
 
+MOST_ROUNDS = 15
+SLACK_BYTES = 10 * MIB
+"""By how much memory may still grow in three rounds; to keep one request of each would be more than that."""
+
 
 def enq_code(run: Run, **fields: Any) -> tuple[str, float]:
     """Enqueue; return how that ended, and after how many seconds."""
@@ -38,8 +42,8 @@ def enq_code(run: Run, **fields: Any) -> tuple[str, float]:
 def test_36_oversize(run: Run) -> None:
     """A body at the limit is taken; one byte more, 100 MiB, too much together, and too many are refused.
 
-    Within 1 s, and nothing is stored. The server's memory does not grow from round to round: what refused requests took
-    is used for the next ones.
+    Within 1 s, and nothing is stored. The server's memory stops growing: what refused requests took is used for the
+    next ones. When it has all that it needs is up to its allocator.
     """
     server = run.server()
     for size in (LIMIT - 1, LIMIT):
@@ -55,7 +59,8 @@ def test_36_oversize(run: Run) -> None:
         "1,000,000 empty ones": ({"bodies": [b""] * 1_000_000}, "INVALID_ARGUMENT"),
     }
     sizes: list[int] = []
-    for _ in range(6):
+    while len(sizes) < 4 or max(sizes[-3:]) > sizes[-4] + SLACK_BYTES:
+        assert len(sizes) < MOST_ROUNDS, [size // MIB for size in sizes]
         for what, (fields, expected) in refused.items():
             code, seconds = enq_code(run, **fields)
             print(f"{what}: {code} after {seconds * 1000:.0f} ms")
@@ -64,7 +69,6 @@ def test_36_oversize(run: Run) -> None:
         sizes.append(resident_bytes(server.pid))
     assert run.counts().ready == 0
     print("memory in MiB after each round:", [size // MIB for size in sizes])
-    assert sizes[-1] <= 1.2 * max(sizes[:3])
 
 
 def test_36_larger_than_a_consumer_can_receive(run: Run) -> None:
