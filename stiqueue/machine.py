@@ -23,10 +23,9 @@ def memory_bytes() -> int:
 
 def _group_limits() -> Iterator[int]:
     """Yield the limits of control groups: of a container, of a systemd unit."""
-    yield from _read(
-        _GROUPS / "memory.max"
-    )  # version 2, and this process's own group where a container hides the others
-    yield from _read(_GROUPS / "memory/memory.limit_in_bytes")  # version 1
+    # Of version 2, this process's own group where a container hides the others; of version 1.
+    yield from _read(_GROUPS / "memory.max")
+    yield from _read(_GROUPS / "memory/memory.limit_in_bytes")
     try:
         lines = _OWN_GROUPS.read_text().splitlines()
     except OSError:

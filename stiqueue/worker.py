@@ -14,8 +14,7 @@ from stiqueue.errors import InvalidRequest, LeaseStale, Reject, StiQueueError
 from stiqueue.message import Message
 from stiqueue.sqclient import SQClient
 from stiqueue.threads import run
-
-Handler = Callable[[Message], object]
+from stiqueue.tracing import processing
 
 
 class Worker:
@@ -26,15 +25,16 @@ class Worker:
     messages here than threads. `options` are those of `SQClient`, such as host and port.
     """
 
-    def __init__(self, handler: Handler, queue: str = "default", threads: int = 8, **options: Any) -> None:
+    def __init__(
+        self, handler: Callable[[Message], object], queue: str = "default", threads: int = 8, **options: Any
+    ) -> None:
         """Describe the worker; nothing is opened before `run`. `InvalidRequest`: an option is out of range."""
         if not options.get("ack_required", True):
             raise InvalidRequest("ack_required: a worker settles what it is given", "BAD_OPTION")
-        self._handler, self._threads = handler, threads
+        self._handler, self._threads, self._is_stopping = handler, threads, False
         self._client = SQClient(queue=queue, **{"retry_delay": 1.0} | options | {"auto_ack": False})
         self._loop = Loop(self._client._session, threads, None, None)
         self._held: set[str] = set()  # leases of messages that are worked on; each operation on it is atomic
-        self._is_stopping = False
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -77,32 +77,24 @@ class Worker:
             except BaseException as error:
                 self._failure = error
 
-    def _handle(self, message: Message) -> None:
-        tracing = self._client._session.tracing
-        if tracing is None:
-            self._handler(message)
-        else:
-            with tracing.processing(message):
-                self._handler(message)
-
     def _work(self, message: Message) -> None:
-        logger, name = self._client.logger, f"message {message.id} of {message.queue}"
-        extra = {"queue": message.queue, "message_id": message.id}
+        name, extra = f"message {message.id} of {message.queue}", {"queue": message.queue, "message_id": message.id}
         settle: Callable[[], bool] = message.ack
         try:
-            if not self._is_stopping:
-                self._handle(message)
-            else:  # it came too late: it is for others
+            if self._is_stopping:  # it came too late: it is for others
                 settle = partial(message.requeue, 0)
+            else:
+                with processing(message):
+                    self._handler(message)
         except Reject as error:
             settle = partial(message.dead_letter, str(error)[:256])  # at most 1 KiB of UTF-8
         except BaseException:
-            logger.exception("%s failed at attempt %d", name, message.attempt, extra=extra)
+            self._client.logger.exception("%s failed at attempt %d", name, message.attempt, extra=extra)
             settle = message.requeue
         try:
             if not message._is_settled and not settle():  # by the handler itself, or now
                 raise LeaseStale("its lease had expired")
         except StiQueueError as error:
-            logger.warning("could not settle %s, it is delivered again: %s", name, error, extra=extra)
+            self._client.logger.warning("could not settle %s, it is delivered again: %s", name, error, extra=extra)
         finally:
             self._held.discard(message.lease_id)
