@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate, islice, repeat
+from itertools import accumulate, repeat
 
 from stiqueue.entry import Entry, Properties
 
@@ -62,8 +62,10 @@ class Run:
 
     def entries(self, start: int = 0, most: int | None = None) -> list[Entry]:
         """Return messages, of all from the one at `start` on, up to `most`."""
-        rest = islice(reversed(self._back), start, None if most is None else start + most)
-        return self._entries(self.first_id + start, list(rest))
+        end = len(self._back) - start
+        bodies = self._back[0 if most is None else max(0, end - most) : end]
+        bodies.reverse()
+        return self._entries(self.first_id + start, bodies)
 
     def take(self, most: int, room: int) -> tuple[list[Entry], int]:
         """Remove the first messages, up to `most` and up to `room` bytes of them; return them and their bytes."""
