@@ -82,8 +82,8 @@ class Pull:
         self.expected = 0
         """How many messages the request may still bring."""
         self._over: Callable[[], None] | None = None
-        """What to do when those have come: the request is over. A server that is one of several says so first, and sends
-        the messages when the others know that they are delivered."""
+        """What to do when those have come: the request is over. A server that is one of several says so first, and
+        sends the messages when the others know that they are delivered."""
 
     @property
     def stands(self) -> bool:
