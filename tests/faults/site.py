@@ -45,8 +45,12 @@ class Site:
 
     def start(self, *options: str) -> Site:
         """Start the servers, the gateways and the balancer; `options` go to the gateways."""
-        self.cluster.start()
-        self.start_gateways(*options)
+        try:
+            self.cluster.start()
+            self.start_gateways(*options)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def start_gateways(self, *options: str) -> None:
@@ -126,7 +130,7 @@ class Site:
         print(f"{time.strftime('%H:%M:%S')} {what}, and healed", flush=True)
 
     def measure(self, end_of_load: int) -> None:
-        """Find out, for each fault until the next or the end of the load, how long no message was confirmed or delivered, and print it."""
+        """Find out, and print, how long no message was confirmed or delivered after each fault, while there was load."""
         ends = [*(begin for _, begin in self._faults[1:]), end_of_load]
         for op in ("enq", "deq"):
             times = self.times(op)
@@ -191,6 +195,10 @@ class Site:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End everything."""
+        self.close()
+
+    def close(self) -> None:
         """End everything; the gateways first, which else would complain."""
         if self._balancer is not None:
             self._balancer.stop()
