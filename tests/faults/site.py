@@ -130,7 +130,7 @@ class Site:
         print(f"{time.strftime('%H:%M:%S')} {what}, and healed", flush=True)
 
     def measure(self, end_of_load: int) -> None:
-        """Find out, and print, how long no message was confirmed or delivered after each fault, while there was load."""
+        """Find out and print how long no message was confirmed or delivered after each fault, while there was load."""
         ends = [*(begin for _, begin in self._faults[1:]), end_of_load]
         for op in ("enq", "deq"):
             times = self.times(op)
