@@ -133,6 +133,7 @@ class Consumer:
             answer = self._stub.Ack(request, timeout=CALL_SECONDS)
         except grpc.RpcError:
             self._notebook.settles(op, held, "unknown")
+            self._cancel()  # a server that lives may hold them for this stream as long as it lasts
             return 0
         self._notebook.settles(op, held, "ok", answer.stale_lease_ids)
         return len(answer.stale_lease_ids)

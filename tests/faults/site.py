@@ -45,8 +45,12 @@ class Site:
 
     def start(self, *options: str) -> Site:
         """Start the servers, the gateways and the balancer; `options` go to the gateways."""
-        self.cluster.start()
-        self.start_gateways(*options)
+        try:
+            self.cluster.start()
+            self.start_gateways(*options)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def start_gateways(self, *options: str) -> None:
@@ -125,9 +129,9 @@ class Site:
         self._faults.append((what, begin))
         print(f"{time.strftime('%H:%M:%S')} {what}, and healed", flush=True)
 
-    def measure(self) -> None:
-        """Find out, for each fault, how long no message was confirmed or delivered, and print it."""
-        ends = [*(begin for _, begin in self._faults[1:]), time.monotonic_ns()]
+    def measure(self, end_of_load: int) -> None:
+        """Find out and print how long no message was confirmed or delivered after each fault, while there was load."""
+        ends = [*(begin for _, begin in self._faults[1:]), end_of_load]
         for op in ("enq", "deq"):
             times = self.times(op)
             for (what, begin), end in zip(self._faults, ends, strict=False):  # without a fault there is an end too many
@@ -177,10 +181,11 @@ class Site:
 
     def finish(self, confirmed: int, **expected: bool) -> Result:
         """Stop the clients, drain, judge, and compare the servers."""
+        end = time.monotonic_ns()
         self.run.stop_clients()
         self.run.drain(seconds=120)
         print(f"the servers have the same after {self.wait_alike():.1f} s")
-        self.measure()
+        self.measure(end)
         return self.run.assert_good(Expectation(confirmed=confirmed, **expected))
 
     def __enter__(self) -> Site:
@@ -190,6 +195,10 @@ class Site:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """End everything."""
+        self.close()
+
+    def close(self) -> None:
         """End everything; the gateways first, which else would complain."""
         if self._balancer is not None:
             self._balancer.stop()
