@@ -60,7 +60,7 @@ def assert_all_came_back(run: Run, keepalive: int, timeout: int, *options: str) 
     run.server(*options)
     slow = [SLOW] if timeout > 1 else []  # the way there and back would take most of a shorter time-out
     with ExitStack() as stack:
-        proxies = {kind: Proxy(run.servers[0].target, kind) for kind in (*HALF_OPEN, *slow)}
+        proxies = {kind: Proxy(run.servers[0].target, name=kind) for kind in (*HALF_OPEN, *slow)}
         values = {kind: run.fill(EACH, name=kind, queue=kind) for kind in (*proxies, STOPPED)}
         stopped = run.client("consume", "victim", "--queue", STOPPED, "--prefetch", EACH, "--then", "hold", "--once")
         holders = {}

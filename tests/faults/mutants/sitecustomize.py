@@ -122,26 +122,21 @@ def no_lease_number() -> None:
     """Let the lease of an earlier delivery settle a later one: they have the same id."""
     from stiqueue import pending
 
-    real = pending.Pending.lease
-
-    def lease(self: Any, *arguments: Any) -> Any:
-        self._lease_ids = iter(lambda: "lease", "")
-        return real(self, *arguments)
-
-    pending.Pending.lease = lease  # type: ignore[method-assign]
+    pending.new_lease_ids = lambda number: ["lease"] * number  # type: ignore[attr-defined]
 
 
 def requeue_at_tail() -> None:
     """Give back to the end of the queue."""
     from stiqueue import pending
+    from stiqueue.run import Run
 
     real = pending.Pending.give_back
 
     def give_back(self: Any, *arguments: Any, **options: Any) -> None:
         real(self, *arguments, **options)
         for lane in self.lanes.values():
-            lane.fresh.extend(sorted(lane.returned))
-            lane.bytes += sum(entry.size for entry in lane.returned)
+            for entry in sorted(lane.returned):
+                lane.append(Run.of(entry), entry.size)
             lane.returned.clear()
 
     pending.Pending.give_back = give_back  # type: ignore[method-assign]
