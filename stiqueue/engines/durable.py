@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stiqueue.clock import Clock
+from stiqueue.dedup import packed
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes
 from stiqueue.engines.dead_letters import dead_letter
@@ -195,8 +196,8 @@ class DurableEngine(LocalEngine):
                 if error is None:
                     later = self._clock.monotonic()
                     if batch.request_id:
-                        first = (receipt.first_id, receipt.count)
-                        self._recent.remember(batch.queue, batch.request_id, first, later)
+                        ids = packed(receipt.first_id, receipt.count)
+                        self._recent.remember(batch.queue, batch.request_id, ids, later)
                     if due_ms is not None:
                         queue.due_ms.update(dict.fromkeys(run.ids, due_ms))
                     queue.pending.add(run, size, now + batch.delay if batch.delay else None)
@@ -219,7 +220,7 @@ class DurableEngine(LocalEngine):
         self._after(touched, now, woken)
         return answer
 
-    def _repeated(self, known: tuple[int, int] | Future[Receipt]) -> Receipt | Future[Receipt]:
+    def _repeated(self, known: int | Future[Receipt]) -> Receipt | Future[Receipt]:
         if not isinstance(known, Future):
             return super()._repeated(known)
         answer: Future[Receipt] = Future()

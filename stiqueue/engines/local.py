@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from stiqueue.clock import Clock, SystemClock
-from stiqueue.dedup import Recent
+from stiqueue.dedup import Recent, packed, unpacked
 from stiqueue.engines import looking
 from stiqueue.engines.bounds import Bounds, Room
 from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes
@@ -55,8 +55,8 @@ class LocalEngine(Leasing):
         self._room = Room(bounds or Bounds())
         self._timer: Timer[Queue] = Timer(self._lock, self._clock, self.tick)
         self._queues = Queues(self._room.bounds.max_queues, max_attempts, self.window, self._timer.cancel)
-        self._recent: Recent[tuple[int, int] | Future[Receipt]] = Recent(self._clock.monotonic())
-        """What came of requests: (first id, count), or what will be known when it is written."""
+        self._recent: Recent[int | Future[Receipt]] = Recent(self._clock.monotonic())
+        """What came of requests: their ids, packed, or what will be known when they are written."""
         self._closed = False
 
     @property
@@ -120,15 +120,15 @@ class LocalEngine(Leasing):
         receipt = Receipt(run.first_id, len(run), False, self.durability)
         queue.pending.add(run, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
-            self._recent.remember(batch.queue, batch.request_id, (receipt.first_id, receipt.count), now)
+            self._recent.remember(batch.queue, batch.request_id, packed(receipt.first_id, receipt.count), now)
         touched = {queue: None} | self._finish_each(finished, woken) if finished else (queue,)
         self._after(touched, now, woken)
         return receipt
 
-    def _repeated(self, known: tuple[int, int] | Future[Receipt]) -> Receipt | Future[Receipt]:
+    def _repeated(self, known: int | Future[Receipt]) -> Receipt | Future[Receipt]:
         """Answer a request that was seen before. A hook; the lock is held."""
-        assert isinstance(known, tuple)
-        return Receipt(*known, True, self.durability)
+        assert isinstance(known, int)
+        return Receipt(*unpacked(known), True, self.durability)
 
     def _check_open(self) -> None:
         if self._closed:

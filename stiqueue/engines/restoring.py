@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from stiqueue.dedup import Recent
+from stiqueue.dedup import Recent, packed
 from stiqueue.engines.journal import Recovered
 from stiqueue.engines.queues import Queues
 from stiqueue.engines.rows import MAX_ID, Row, read_headers
@@ -30,7 +30,7 @@ def restore(recovered: Recovered, queues: Queues, recent: Recent[Any], now: floa
         entry = Reader(lane.priority, now, wall_ms).entry(row)
         queue.pending.restore_delayed(entry, now + (row.due_ms - wall_ms) / 1000, now)
     for request in recovered.requests:
-        recent.remember(request.queue, request.request_id, (request.first_id, request.count), now)
+        recent.remember(request.queue, request.request_id, packed(request.first_id, request.count), now)
 
 
 class Reader:

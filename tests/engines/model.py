@@ -106,7 +106,8 @@ class Model:
         return [by_lease[each] for each in lease_ids if each in by_lease]
 
     def settle(self, leased: list[Sent], outcome: Outcome, delay: float = 0.0) -> None:
-        for each in leased:
+        workers = [each.holder for each in leased]
+        for each in sorted(leased, key=lambda each: workers.index(each.holder)):  # one consumer's after another's
             worker = each.holder
             assert worker is not None
             if outcome is Outcome.EXTEND:
