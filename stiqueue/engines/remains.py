@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
+from stiqueue.engines.packs import Pack
 from stiqueue.engines.pages import PageFile, Record, Value
-from stiqueue.engines.rows import ID_BITS, MAX_ID, LaneRow, RequestRow, Row, is_right
+from stiqueue.engines.rows import ID_BITS, MAX_ID, LaneRow, RequestRow, Row, is_right, shared_crc
 from stiqueue.engines.view import NO_MESSAGE
 from stiqueue.limits import MAX_PRIORITY, queue_name
 
@@ -53,23 +54,23 @@ class Remains:
             damaged: set[int] = set()
             for number, record in pages.records():
                 unreadable = self.unreadable
-                row = self._understand(record)
+                rows = self._understand(record)
                 if self.unreadable > unreadable:
                     damaged.add(number)
-                if row is not None:
+                for row in rows:
                     counted[row.key >> ID_BITS] = counted.get(row.key >> ID_BITS, 0) + 1
-                    yield row
+                yield from rows
             # Only where messages are missing: among these are also some that were acked since.
             for record in pages.older():
-                row = self._understand(record)
-                if row is not None and self._is_missing(row.key >> ID_BITS, counted):
-                    yield row
+                for row in self._understand(record):
+                    if self._is_missing(row.key >> ID_BITS, counted):
+                        yield row
             if not carve or not (counted or self.lanes or self.is_ours):
                 return
             for key, columns in pages.carved(damaged | pages.incomplete):
-                row = _message(key, columns)
-                if row is not None and self._is_missing(row.key >> ID_BITS, counted):
-                    yield row
+                for row in _messages(key, columns):
+                    if is_right(row) and self._is_missing(row.key >> ID_BITS, counted):
+                        yield row
 
     def lost(self, saved: Mapping[int, int]) -> int:
         """Return how many messages are missing when `saved` are there, by lane: as far as is known."""
@@ -96,23 +97,25 @@ class Remains:
     def _is_missing(self, no: int, counted: Mapping[int, int]) -> bool:
         return no not in self.lanes or counted.get(no, 0) < self.lanes[no].messages
 
-    def _understand(self, record: Record | None) -> Row | None:
-        """Return the message that a record is; learn from it when it is something else."""
+    def _understand(self, record: Record | None) -> list[Row]:
+        """Return the messages of a record, those that are right; learn from it when it is something else."""
         if record is None:
             self.unreadable += 1
-            return None
+            return []
         key, columns = record
         try:
             if key is None:
                 self._learn(columns)
-            elif len(columns) == len(Row._fields):
-                message = _message(key, columns)
-                if message is None:
+            elif len(columns) == len(Pack._fields):
+                rows = _messages(key, columns)
+                if not rows:
                     self._learn_lane(key, columns)
-                return message
+                right = [row for row in rows if is_right(row)]
+                self.unreadable += len(rows) - len(right)
+                return right
         except _GARBAGE:
             self.unreadable += 1
-        return None
+        return []
 
     def _learn_lane(self, key: int, columns: list[Value]) -> None:
         lane = LaneRow(key, *columns[1:-1])  # type: ignore[arg-type]  # its check tells
@@ -135,14 +138,15 @@ class Remains:
                     self._names[no] = queue, priority
 
 
-def _message(key: int | None, columns: list[Value]) -> Row | None:
-    """Return the message that a row is, or None when it is none, or its check is wrong."""
-    if key is None or len(columns) != len(Row._fields) or not isinstance(columns[-1], bytes):
-        return None
+def _messages(key: int | None, columns: list[Value]) -> list[Row]:
+    """Return the messages that a row has, unchecked; none when it is something else."""
+    if key is None or len(columns) != len(Pack._fields) or not all(isinstance(each, bytes) for each in columns[-2:]):
+        return []
     with contextlib.suppress(*_GARBAGE):
-        row = Row(key, *columns[1:])  # type: ignore[arg-type]
-        return row if is_right(row) else None
-    return None
+        rows = Pack(key, *columns[1:]).rows()  # type: ignore[arg-type]
+        shared_crc(*rows[0][1:6])  # raises where a check cannot be made
+        return rows
+    return []
 
 
 @contextlib.contextmanager

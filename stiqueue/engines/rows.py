@@ -1,13 +1,12 @@
-"""The rows of a data file: what one has, the check that proves it, and how a key is made."""
+"""What a data file has of a message, a queue and a request: the check that proves it, and how a key is made."""
 
 from __future__ import annotations
 
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple
 
 from stiqueue.message import NO_HEADERS
@@ -25,7 +24,7 @@ _ODD = 0x9E3779B1
 
 
 class Row(NamedTuple):
-    """One message as the file has it."""
+    """One message."""
 
     key: int
     time_ms: int
@@ -108,46 +107,3 @@ def first_wrong(rows: Iterable[Row]) -> Row | None:
         if crc32(row[7], (shared + key + (key >> 32) * _ODD) & 0xFFFFFFFF) != row[6]:
             return row
     return None
-
-
-ONE_STEP = """
-SELECT group_concat(key), group_concat(time_ms), group_concat(attempt), group_concat(ifnull(due_ms, '')),
-       group_concat(ifnull(expires_ms, '')), group_concat(hex(ifnull(headers, ''))), group_concat(crc),
-       group_concat(length(body)), CAST(group_concat(body, '') AS BLOB)
-FROM (SELECT * FROM message WHERE {} ORDER BY key LIMIT ?)
-"""
-"""All rows in one step, as lists of numbers and the bodies one after the other."""
-
-LENGTHS = "SELECT group_concat(length) FROM (SELECT length(body) AS length FROM message WHERE {} ORDER BY key LIMIT ?)"
-"""The sizes of the bodies, which SQLite knows without reading them."""
-
-
-def split(found: Sequence[str | bytes]) -> list[Row]:
-    """Take the answer of `ONE_STEP` apart.
-
-    Raises:
-        ValueError: it makes no sense.
-    """
-    *lists, bodies = found
-    assert isinstance(bodies, bytes)
-    keys, *common, crcs, lengths = [str(column).split(",") for column in lists]
-    rows: list[Row] = []
-    like, start = None, 0
-    # Rows that came together have most columns in common, which are read once.
-    ends = accumulate(map(int, lengths))
-    for key, texts, crc, end in zip(map(int, keys), zip(*common, strict=True), map(int, crcs), ends, strict=True):
-        if texts != like:
-            like = texts
-            time_ms, attempt, due, expires, headers = texts
-            values = (
-                int(time_ms),
-                int(attempt),
-                int(due) if due else None,
-                int(expires) if expires else None,
-                bytes.fromhex(headers).decode() or None,
-            )
-        rows.append(tuple.__new__(Row, (key, *values, crc, bodies[start:end])))
-        start = end
-    if start != len(bodies):
-        raise ValueError(f"{len(bodies)} bytes of bodies instead of {start}")
-    return rows

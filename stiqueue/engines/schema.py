@@ -21,22 +21,22 @@ CREATE TABLE lane (
     no INTEGER PRIMARY KEY,
     queue TEXT NOT NULL,
     priority INTEGER NOT NULL,
-    messages INTEGER NOT NULL,  -- rows of this lane in message
+    messages INTEGER NOT NULL,  -- of this lane in message
     bytes INTEGER NOT NULL,     -- of their bodies and headers
     last_id INTEGER NOT NULL,   -- the highest id ever given in this lane
     seq INTEGER NOT NULL,       -- the last transaction that changed this row
     crc INTEGER NOT NULL,
     UNIQUE (queue, priority)
 );
-CREATE TABLE message (
-    key INTEGER PRIMARY KEY,    -- lane.no << 44 | id
-    time_ms INTEGER NOT NULL,   -- when it was enqueued, wall clock
+CREATE TABLE message (         -- consecutive messages that have much in common, up to a page of them
+    key INTEGER PRIMARY KEY,    -- lane.no << 44 | id, of the first
+    time_ms INTEGER NOT NULL,   -- when they were enqueued, wall clock
     attempt INTEGER NOT NULL DEFAULT 0,
     due_ms INTEGER,             -- not before, wall clock
     expires_ms INTEGER,         -- wall clock
     headers TEXT,               -- a JSON object
-    crc INTEGER NOT NULL,
-    body BLOB NOT NULL
+    parts BLOB NOT NULL,        -- the length of each body, then the check of each message, 4 bytes each
+    bodies BLOB NOT NULL        -- one after the other
 );
 CREATE INDEX delayed ON message (due_ms) WHERE due_ms IS NOT NULL;
 CREATE TABLE request (

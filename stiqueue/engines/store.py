@@ -8,20 +8,25 @@ a statement, after which a busy event loop keeps it for milliseconds: beside one
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
 from pathlib import Path
 
-from stiqueue.engines.rows import LaneRow, RequestRow, Row, row_crc, shared_crc
+from stiqueue.engines.packs import ONE_STEP, PART_BYTES, SIZES, Pack, lists_of, repacked, split
+from stiqueue.engines.rows import LaneRow, RequestRow, Row
 from stiqueue.engines.view import View
 from stiqueue.errors import StoreDamaged
 
 LOG_BYTES = 16 << 20
 """What is left of the write-ahead log after a large transaction."""
 
-_WIDTHS = (1_000, 100, 10, 1)
-"""How many rows one statement has; few different ones, so that SQLite prepares each once."""
+_MOST = 1_024
+"""How many rows or keys one statement has at most."""
+_WIDTHS = tuple(1 << bit for bit in range(_MOST.bit_length() - 1, -1, -1))
+"""How many rows a statement has: few different numbers, so that SQLite prepares each once."""
+_MANY = 100
+"""From so many consecutive messages on, what is between the first and the last is deleted without a look at each."""
 
 
 class Store(View):
@@ -79,52 +84,83 @@ class Store(View):
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def insert(self, keys: Sequence[int], bodies: Sequence[bytes], like: Row) -> None:
-        """Insert new messages that have everything but key, check and body in common with `like`."""
-        shared = shared_crc(like.time_ms, like.attempt, like.due_ms, like.expires_ms, like.headers)
-        crcs = [row_crc(shared, key, body) for key, body in zip(keys, bodies, strict=True)]
-        if like.due_ms is None and like.expires_ms is None and like.headers is None and not like.attempt:
-            rows: Iterator[Sequence[object]] = zip(keys, repeat(like.time_ms), crcs, bodies, strict=False)
-            self._in_one("INSERT INTO message (key, time_ms, crc, body) VALUES ", "(?,?,?,?)", "", list(rows))
-        else:
-            full = [
-                (key, like.time_ms, like.attempt, like.due_ms, like.expires_ms, like.headers, crc, body)
-                for key, crc, body in zip(keys, crcs, bodies, strict=True)
-            ]
-            self._in_one("INSERT INTO message VALUES ", "(?,?,?,?,?,?,?,?)", "", full)
+    def insert(self, packs: Sequence[Pack]) -> None:
+        """Insert new messages."""
+        self._in_one("INSERT INTO message VALUES ", "(?,?,?,?,?,?,?,?)", "", packs)
 
-    def keep(self, rows: Sequence[Row]) -> None:
+    def keep(self, rows: Iterable[Row]) -> None:
         """Insert messages as they were elsewhere, those that are not there yet."""
-        self._in_one("INSERT OR IGNORE INTO message VALUES ", "(?,?,?,?,?,?,?,?)", "", rows)
+        packs = [pack for row in rows for pack in repacked([row])]
+        self._in_one("INSERT OR IGNORE INTO message VALUES ", "(?,?,?,?,?,?,?,?)", "", packs)
 
-    def delete(self, keys: Sequence[int]) -> int:
-        """Delete messages, runs of consecutive keys in one step each; return how many runs there were.
+    def change(self, removed: Sequence[int], updated: Mapping[int, Row]) -> int:
+        """Delete messages, and write others anew by their keys, those that are still there.
+
+        Returns:
+            In how many places of the file.
 
         Raises:
-            StoreDamaged: one of them is not there.
+            StoreDamaged: one of those to delete is not there.
         """
-        single: list[Sequence[object]] = []
-        runs = deleted = 0
-        for first, last in _runs(sorted(keys)):
-            runs += 1
-            if last - first < 2:
-                single.extend((key,) for key in range(first, last + 1))
+        places = found = 0
+        few: list[int] = []
+        for keys in _runs(sorted(removed)):
+            if len(keys) >= _MANY:
+                count, rest = self._delete_inside(keys)
+                places += 1
+                found += count
+                few += rest
             else:
-                deleted += self._db.execute("DELETE FROM message WHERE key BETWEEN ? AND ?", (first, last)).rowcount
-        deleted += self._in_one("DELETE FROM message WHERE key IN (", "?", ")", single)
-        if deleted != len(keys):
-            raise StoreDamaged(f"{self.path}: {len(keys) - deleted} of {len(keys)} messages to remove are missing")
-        return runs
+                few += keys
+        gone = set(few)
+        whole: list[int] = []
+        partly: list[int] = []
+        for key, count in self._covering(sorted(gone | updated.keys())):
+            inside = range(key, key + count)
+            going = len(gone.intersection(inside))
+            found += going
+            if going == count:
+                whole.append(key)
+            elif going or not updated.keys().isdisjoint(inside):
+                partly.append(key)
+        if found != len(removed):
+            raise StoreDamaged(f"{self.path}: {len(removed) - found} of {len(removed)} messages to remove are missing")
+        with self._reporting():
+            rows = [row for pack in self._packs_at(partly) for row in pack.rows() if row.key not in gone]
+        for part in _parts([*whole, *partly]):
+            self._db.execute(f"DELETE FROM message WHERE key IN ({_marks(part)})", part)
+        self.insert(repacked(updated.get(row.key, row) for row in rows))
+        return places + len(whole) + len(partly)
 
-    def update(self, rows: Iterable[Row]) -> None:
-        """Write attempt, due time and check of messages, those that are still there."""
-        values = [(row.key, row.attempt, row.due_ms, row.crc) for row in rows]
-        self._in_one(
-            "UPDATE message SET attempt = new.column2, due_ms = new.column3, crc = new.column4 FROM (VALUES ",
-            "(?,?,?,?)",
-            ") AS new WHERE message.key = new.column1",
-            values,
-        )
+    def _delete_inside(self, keys: range) -> tuple[int, list[int]]:
+        """Delete the packs that begin and end in a run of keys; return how many messages, and which keys are left."""
+        ends = keys[0], keys[-1] + 1
+        where = f"key BETWEEN ?1 AND ?2 AND key + length(parts) / {PART_BYTES} <= ?2"
+        extent = f"total(length(parts)) / {PART_BYTES}, min(key), max(key + length(parts) / {PART_BYTES})"
+        count, low, high = self._db.execute(f"SELECT {extent} FROM message WHERE {where}", ends).fetchone()
+        if not count:
+            return 0, list(keys)
+        self._db.execute(f"DELETE FROM message WHERE {where}", ends)
+        return int(count), [*range(keys[0], low), *range(high, keys[-1] + 1)]
+
+    def _covering(self, keys: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Return where the packs begin that have messages with `keys`, if any has, and how many each has."""
+        before = "(SELECT max(key) FROM message WHERE key <= column1)"
+        last = -1
+        for part in _parts(keys):
+            given = ",".join(["(?)"] * len(part))
+            found = self._db.execute(SIZES.format(f"key IN (SELECT {before} FROM (VALUES {given}))"), (*part, -1))
+            starts, counts, _ = lists_of(found.fetchone())
+            for start, count in zip(starts, counts, strict=True):
+                if start > last:  # else it was the last of the part before, too
+                    last = start
+                    yield start, count
+
+    def _packs_at(self, keys: Sequence[int]) -> Iterator[Pack]:
+        """Return the packs that begin at `keys`."""
+        for part in _parts(keys):
+            where = f"key IN ({_marks(part)})"
+            yield from split(self._db.execute(ONE_STEP.format(where), (*part, -1)).fetchone())
 
     def save_lanes(self, lanes: Iterable[LaneRow]) -> None:
         """Write the counters of lanes, new ones included."""
@@ -174,17 +210,22 @@ class Store(View):
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
-def _runs(keys: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Return the runs of consecutive numbers in rising `keys`, as (first, last)."""
-    if not keys:
+def _runs(keys: Sequence[int]) -> Iterator[range]:
+    """Return the runs of consecutive numbers in rising `keys`."""
+    if keys and keys[-1] - keys[0] == len(keys) - 1:  # as it usually is
+        yield range(keys[0], keys[-1] + 1)
         return
-    if keys[-1] - keys[0] == len(keys) - 1:  # as it usually is
-        yield keys[0], keys[-1]
-        return
-    first = last = keys[0]
-    for key in keys[1:]:
-        if key > last + 1:
-            yield first, last
-            first = key
-        last = key
-    yield first, last
+    for _, numbered in groupby(enumerate(keys), lambda each: each[1] - each[0]):
+        same = [key for _, key in numbered]
+        yield range(same[0], same[-1] + 1)
+
+
+def _parts(keys: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Return lists of at most _MOST keys, the last one repeated: of so few lengths that SQLite knows the statements."""
+    for start in range(0, len(keys), _MOST):
+        part = keys[start : start + _MOST]
+        yield [*part, *repeat(part[-1], (1 << (len(part) - 1).bit_length()) - len(part))]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

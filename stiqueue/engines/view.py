@@ -11,24 +11,13 @@ import contextlib
 import os
 import sqlite3
 import struct
-from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Iterator
 from operator import ge, itemgetter
 from pathlib import Path
 from urllib.parse import quote
 
-from stiqueue.engines.rows import (
-    ID_BITS,
-    LENGTHS,
-    MAX_ID,
-    ONE_STEP,
-    LaneRow,
-    RequestRow,
-    Row,
-    first_wrong,
-    read_headers,
-    split,
-)
+from stiqueue.engines.packs import AFTER, ONE_STEP, PART_BYTES, SIZES, lists_of, split
+from stiqueue.engines.rows import ID_BITS, MAX_ID, LaneRow, RequestRow, Row, first_wrong, read_headers
 from stiqueue.engines.schema import PAGE_SIZE, TABLES
 from stiqueue.errors import StoreDamaged, StoreError
 from stiqueue.limits import headers_size
@@ -38,6 +27,8 @@ PAGE_BYTES = 4 << 20
 
 NO_MESSAGE = "none"
 _MANY = 1_000
+_MOST_PACKS = 64
+"""Most packs that are looked at for one read: enough for a thousand small messages that came together."""
 _LOCK_PAGE = (1 << 30) // PAGE_SIZE + 1
 """The page with SQLite's locks, at 1 GiB, which is never written."""
 _MACHINE = ("locked", "unable to open", "I/O", "full", "readonly", "protocol", "denied")
@@ -72,7 +63,7 @@ class View:
                 timeout=0.1,
                 isolation_level=None,
                 check_same_thread=False,
-                cached_statements=64,
+                cached_statements=128,
             )
             try:
                 for pragma in pragmas:
@@ -132,49 +123,58 @@ class View:
             found = self._db.execute(select).fetchone()[0]
             keys = sorted(map(int, found.split(","))) if found else []
         rows: list[Row] = []
-        while len(rows) < len(keys):
-            part = keys[len(rows) : len(rows) + _MANY]
-            read = self._rows(f"key > ? AND key IN ({','.join('?' * len(part))})", (part[0] - 1, *part), len(part))
-            if not read or any(row.due_ms is None for row in read):
-                raise StoreDamaged(f"{self.path}: a delayed message is missing", last_good=self.name(part[0] - 1))
-            rows += read
+        for start in range(0, len(keys), _MOST_PACKS):
+            part = keys[start : start + _MOST_PACKS]
+            read: list[Row] = []
+            while not read or read[-1].key < part[-1]:
+                more = self._rows(read[-1].key if read else part[0] - 1, f"key IN ({','.join(map(str, part))})")
+                if not more:
+                    break
+                read += more
+            if {row.key for row in read}.issuperset(part) and all(row.due_ms is not None for row in read):
+                rows += read
+                continue
+            raise StoreDamaged(f"{self.path}: a delayed message is missing", last_good=self.name(part[0] - 1))
         return rows
 
     def page(self, lane_no: int, after_id: int, limit: int) -> list[Row]:
         """Return up to `limit` messages of a lane with greater ids and without a due time, in order, checked."""
-        low, high = lane_no << ID_BITS | after_id, lane_no << ID_BITS | MAX_ID
-        return self._rows("key > ? AND key <= ? AND due_ms IS NULL", (low, high), limit)
+        base = lane_no << ID_BITS
+        return self._rows(base | after_id, f"key <= {base | MAX_ID} AND due_ms IS NULL", limit)
 
     def every(self, after_key: int, limit: int) -> list[Row]:
         """Return up to `limit` messages of any lane with greater keys, in order, checked."""
-        return self._rows("key > ?", (after_key,), limit)
+        return self._rows(after_key, "1", limit)
 
-    def _rows(self, where: str, values: Sequence[int], limit: int) -> list[Row]:
-        """Return the first messages for which `where` holds: up to `limit`, and up to PAGE_BYTES but for the first.
-
-        `where` begins with what key they are after, which is the first of `values`.
-        """
+    def _rows(self, after: int, where: str, limit: int | None = None) -> list[Row]:
+        """Return the first messages after a key for whose packs `where` holds: up to `limit`, and not many packs."""
         try:
-            return self._read(where, values, limit)
+            return self._read(after, where, limit)
         except StoreDamaged as error:
-            key = values[0]
+            key = after
             with contextlib.suppress(StoreError):
-                while row := self._read(where, (key, *values[1:]), 1):
+                while row := self._read(key, where, 1):
                     key = row[0].key
             raise StoreDamaged(str(error), last_good=self.name(key)) from error
 
-    def _read(self, where: str, values: Sequence[int], limit: int) -> list[Row]:
+    def _read(self, after: int, where: str, limit: int | None) -> list[Row]:
         with self._reporting():
-            (lengths,) = self._db.execute(LENGTHS.format(where), (*values, limit)).fetchone()
-            if lengths is None:
-                return []
-            sums = accumulate(map(int, lengths.split(",")))
-            few = max(1, sum(1 for total in sums if total <= PAGE_BYTES))
-            found = self._db.execute(ONE_STEP.format(where), (*values, few)).fetchone()
-            rows = split(found)
+            condition = f"{AFTER} AND {where}"
+            most = min(limit or _MOST_PACKS, _MOST_PACKS)
+            found = self._db.execute(SIZES.format(condition), (after + 1, most)).fetchone()
+            _, counts, sizes = lists_of(found)
+            few = messages = size = 0
+            for count, length in zip(counts, sizes, strict=True):
+                size += length
+                if few and (size > PAGE_BYTES or (limit is not None and messages >= limit)):
+                    break
+                messages += count
+                few += 1
+            packs = split(self._db.execute(ONE_STEP.format(condition), (after + 1, few)).fetchone()) if few else []
+            rows = [row for pack in packs for row in pack.rows() if row.key > after][:limit]
         if (wrong := first_wrong(rows)) is not None:
             raise StoreDamaged(f"{self.path}: message {wrong.id} is damaged")
-        keys = [values[0], *map(itemgetter(0), rows)]
+        keys = [after, *map(itemgetter(0), rows)]
         if any(map(ge, keys, keys[1:])):
             raise StoreDamaged(f"{self.path}: messages are out of order")
         return rows
@@ -214,12 +214,15 @@ class View:
     def totals(self) -> dict[int, tuple[int, int, int]]:
         """Count the messages by lane; return how many each has, their bytes, and the highest id."""
         totals: dict[int, tuple[int, int, int]] = {}
-        select = f"SELECT key >> {ID_BITS}, count(*), sum(length(body)), max(key & {MAX_ID}) FROM message GROUP BY 1"
-        for no, messages, size, last_id in self._db.execute(select).fetchall():
-            totals[no] = messages, size, last_id
-        for no, headers in self._db.execute(f"SELECT key >> {ID_BITS}, headers FROM message WHERE headers IS NOT NULL"):
+        lane, count = f"key >> {ID_BITS}", f"length(parts) / {PART_BYTES}"
+        select = f"SELECT {lane}, sum({count}), sum(length(bodies)), max(key + {count} - 1) FROM message GROUP BY 1"
+        for no, messages, size, last_key in self._db.execute(select).fetchall():
+            totals[no] = messages, size, last_key & MAX_ID
+        for no, number, headers in self._db.execute(
+            f"SELECT {lane}, {count}, headers FROM message WHERE headers IS NOT NULL"
+        ):
             messages, size, last_id = totals[no]
-            totals[no] = messages, size + headers_size(read_headers(headers)), last_id
+            totals[no] = messages, size + number * headers_size(read_headers(headers)), last_id
         return totals
 
     def integrity(self) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from stiqueue.clock import Clock
 from stiqueue.dedup import REMEMBERED_SECONDS
+from stiqueue.engines.packs import Pack, packed
 from stiqueue.engines.rows import (
     FLOOR_LANE,
     ID_BITS,
@@ -117,13 +118,14 @@ class Writer:
         """Those that change, with their new counters."""
         removed: list[int] = []
         size = 0
+        packs: list[Pack] = []
         rows: dict[int, Row] = {}
         requests: list[RequestRow] = []
         now_ms = int(self._clock.wall() * 1000)
         with self._numbers_kept(), self._store.transaction():
             for change in changes:
                 for insert in change.inserts:
-                    self._insert(insert, lanes)
+                    packs += self._packed(insert, lanes)
                     size += insert.size
                 size += self._remove(change.removes, lanes, removed)
                 if change.request:
@@ -131,8 +133,8 @@ class Writer:
             for update in chain.from_iterable([*(change.updates for change in changes), updates]):
                 row = self._row(update)
                 rows[row.key] = row
-            runs = self._store.delete(removed)
-            self._store.update(rows.values())
+            self._store.insert(packs)
+            places = self._store.change(removed, rows)
             for lane in lanes.values():
                 lane.seq = self.seq + 1
             self._store.save_lanes(lanes.values())
@@ -144,7 +146,7 @@ class Writer:
             self._empty.pop(name, None)
             if not lane.messages:
                 self._empty[name] = None
-        return size // PAGE_BYTES + 2 * (runs + len(rows)) + len(requests) // 20 + PAGES_ALWAYS
+        return size // PAGE_BYTES + 2 * places + len(requests) // 20 + PAGES_ALWAYS
 
     @contextmanager
     def _numbers_kept(self) -> Iterator[None]:
@@ -155,18 +157,18 @@ class Writer:
             self._nos = {FLOOR_LANE, *(lane.no for lane in self.lanes.values())}
             raise
 
-    def _insert(self, insert: Insert, lanes: dict[tuple[str, int], LaneRow]) -> None:
+    def _packed(self, insert: Insert, lanes: dict[tuple[str, int], LaneRow]) -> list[Pack]:
+        """Count new messages into their lane, and pack them."""
         run, properties = insert.run, insert.run.properties
         lane = self._lane(insert.queue, properties.priority, lanes)
         if run.last_id > MAX_ID:
             raise StoreError(f"{self._store.path}: queue {insert.queue} has no ids left")
-        base = lane.no << ID_BITS
-        headers = write_headers(properties.headers)
-        like = Row(0, properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers, 0, b"")
-        self._store.insert(range(base | run.first_id, (base | run.last_id) + 1), run.bodies, like)
         lane.messages += len(run)
         lane.bytes += insert.size
         lane.last_id = max(lane.last_id, run.last_id)
+        headers = write_headers(properties.headers)
+        like = Row(0, properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers, 0, b"")
+        return packed(lane.no << ID_BITS | run.first_id, run.bodies, like)
 
     def _remove(self, removes: Iterable[Remove], lanes: dict[tuple[str, int], LaneRow], keys: list[int]) -> int:
         """Count messages out of their lanes and add their keys to `keys`; return how many bytes they have."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
-from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, row_crc, shared_crc
+from stiqueue.engines.packs import PACK_BYTES, Pack, packed
+from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, is_right, row_crc, shared_crc
 from stiqueue.engines.schema import PAGE_SIZE, create
 from stiqueue.engines.store import Store
 from stiqueue.engines.view import PAGE_BYTES, View
@@ -36,10 +38,29 @@ def store(path: Path) -> Iterator[Store]:
 
 def insert(store: Store, bodies: list[bytes], like: Row = LIKE, lane: int = 1) -> list[int]:
     """Insert messages with the ids 1, 2, ...; return their keys."""
-    keys = [lane << ID_BITS | number for number in range(1, len(bodies) + 1)]
+    first = (lane << ID_BITS) + 1
     with store.transaction():
-        store.insert(keys, bodies, like)
-    return keys
+        store.insert(packed(first, bodies, like))
+    return list(range(first, first + len(bodies)))
+
+
+def delete(store: Store, keys: Iterable[int]) -> None:
+    """Delete messages."""
+    with store.transaction():
+        store.change(list(keys), {})
+
+
+def everything(store: Store) -> list[Row]:
+    """Return all messages; a read stops after some rows of the table."""
+    rows: list[Row] = []
+    while more := store.every(rows[-1].key if rows else -1, 10_000):
+        rows += more
+    return rows
+
+
+def packs(store: Store) -> list[int]:
+    """Return how many messages each row of the table has."""
+    return [n for (n,) in store._db.execute("SELECT length(parts) / 8 FROM message ORDER BY key").fetchall()]
 
 
 BODIES = [
@@ -82,26 +103,83 @@ def test_pages_are_bounded_in_bytes(store: Store) -> None:
 def test_delete_in_runs_and_single(store: Store) -> None:
     keys = insert(store, [b"%d" % n for n in range(2_500)])
     gone = {*keys[:1_200], *keys[1_300:2_400:7], keys[-1]}
-    with store.transaction():
-        store.delete(random.sample(sorted(gone), len(gone)))
-    assert [row.key for row in store.every(-1, 10_000)] == [key for key in keys if key not in gone]
+    delete(store, random.sample(sorted(gone), len(gone)))
+    assert [row.key for row in everything(store)] == [key for key in keys if key not in gone]
 
 
 def test_a_message_to_delete_that_is_missing_is_damage(store: Store) -> None:
     keys = insert(store, [b"a", b"b"])
-    with pytest.raises(StoreDamaged, match="1 of 3 messages to remove are missing"), store.transaction():
-        store.delete([*keys, keys[-1] + 5])
+    with pytest.raises(StoreDamaged, match="1 of 3 messages to remove are missing"):
+        delete(store, [*keys, keys[-1] + 5])
     assert len(store.every(-1, 10)) == 2
+    delete(store, keys[:1])
+    with pytest.raises(StoreDamaged, match="1 of 2 messages to remove are missing"):
+        delete(store, keys)
+
+
+def altered(row: Row, **columns: int) -> Row:
+    """Return a message with other columns, and the check of these."""
+    row = row._replace(**columns)
+    return row._replace(crc=row_crc(shared_crc(*row[1:6]), row.key, row.body))
 
 
 def test_update(store: Store) -> None:
     key, other = insert(store, [b"a", b"b"])
-    row = store.every(-1, 1)[0]._replace(attempt=7, due_ms=9)
-    row = row._replace(crc=row_crc(shared_crc(*row[1:6]), key, b"a"))
+    row = altered(store.every(-1, 1)[0], attempt=7, due_ms=9)
     with store.transaction():
-        store.update([row, row._replace(key=other + 1)])
+        store.change([], {key: row, other + 1: row._replace(key=other + 1)})
     assert store.delayed() == [row]
     assert [each.key for each in store.page(1, 0, 10)] == [other]
+
+
+def test_messages_share_a_row_up_to_a_page(store: Store) -> None:
+    insert(store, [b"x" * 100] * 100)
+    assert packs(store) == [36, 36, 28]
+    insert(store, [b"x" * 5_000, b"x", b"y" * PACK_BYTES, b"", b""], lane=2)
+    assert packs(store)[3:] == [1, 1, 1, 2]
+    insert(store, [b"x" * 100] * 40, LIKE._replace(headers='{"a":"%s"}' % ("b" * 3_700)), lane=3)
+    assert packs(store)[7:] == [1] * 40
+    # One row and its header go into a page.
+    assert store._db.execute("PRAGMA page_count").fetchone()[0] < 4 + 10 + 50
+
+
+def test_random_changes_against_a_dictionary(store: Store) -> None:
+    """Inserts, deletes and updates of any messages, in transactions of any size."""
+    seed = random.randrange(10**9)
+    print(f"{seed=}")
+    chance = random.Random(seed)
+    there: dict[int, Row] = {}
+    next_id = dict.fromkeys((1, 2), 1)
+    for _ in range(300):
+        with store.transaction():
+            lane = chance.choice((1, 2))
+            like = LIKE._replace(time_ms=chance.choice((1, 2)), due_ms=chance.choice((None, None, 5)))
+            bodies = [
+                chance.randbytes(chance.choice((0, 10, 100, 4_000))) for _ in range(chance.choice((0, 1, 5, 300)))
+            ]
+            made = packed(lane << ID_BITS | next_id[lane], bodies, like)
+            next_id[lane] += len(bodies) + chance.choice((0, 0, 1))
+            store.insert(made)
+            there |= {row.key: row for pack in made for row in pack.rows()}
+            keys = sorted(there)
+            start = chance.randrange(len(keys) + 1)
+            gone = {*keys[start : start + chance.choice((0, 1, 3, 150, 600))], *chance.sample(keys, len(keys) // 50)}
+            new = {
+                key: altered(there[key], attempt=chance.choice((1, 2))) for key in chance.sample(keys, len(keys) // 40)
+            }
+            store.change(chance.sample(sorted(gone), len(gone)), new)
+            there = {key: row for key, row in {**there, **new}.items() if key not in gone}
+        for no in (1, 2):
+            expected = [there[key] for key in sorted(there) if key >> ID_BITS == no and there[key].due_ms is None]
+            after = chance.choice((0, chance.randrange(next_id[no])))
+            read: list[Row] = []
+            while more := store.page(no, read[-1].id if read else after, chance.choice((1, 10, 1_000))):
+                read += more
+            assert read == [row for row in expected if row.id > after]
+        assert store.delayed() == [there[key] for key in sorted(there) if there[key].due_ms is not None]
+        totals = {no: messages for no, (messages, _, _) in store.totals().items()}
+        assert totals == Counter(key >> ID_BITS for key in there)
+    assert all(map(is_right, there.values()))
 
 
 def test_the_check_covers_every_bit_of_a_row() -> None:
@@ -117,27 +195,45 @@ def test_the_check_covers_every_bit_of_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "first"),
     [
-        "UPDATE message SET body = 'altered'",
-        "UPDATE message SET time_ms = time_ms + 1",
-        "UPDATE message SET attempt = 1",
-        "UPDATE message SET expires_ms = 1",
-        "UPDATE message SET headers = '{}'",
-        "UPDATE message SET crc = crc + 1",
-        f"UPDATE message SET key = key + {1 << ID_BITS}",
+        ("bodies = CAST('goodBAD' AS BLOB)", 2),
+        ("bodies = CAST('GOODbad' AS BLOB)", 1),
+        ("bodies = CAST('goodbad ' AS BLOB)", 2),
+        ("bodies = CAST('goodba' AS BLOB)", 2),
+        ("parts = CAST(x'03' || substr(parts, 2) AS BLOB)", 1),
+        ("parts = CAST(substr(parts, 1, 8) || x'00' || substr(parts, 10) AS BLOB)", 1),
+        ("parts = CAST(substr(parts, 1, 15) || x'00' AS BLOB)", 2),
+        ("time_ms = time_ms + 1", 1),
+        ("attempt = 1", 1),
+        ("expires_ms = 1", 1),
+        ("headers = '{}'", 1),
+        (f"key = key + {1 << ID_BITS}", 1),
     ],
 )
-def test_a_changed_message_is_not_delivered(path: Path, change: str) -> None:
+def test_a_changed_message_is_not_delivered(path: Path, change: str, first: int) -> None:
     store = Store(path)
     insert(store, [b"good", b"bad"])
     store.close()
     with sqlite3.connect(path) as db:
-        db.execute(f"{change} WHERE body = CAST('bad' AS BLOB)")
+        db.execute(f"UPDATE message SET {change}")
     db.close()
     store = Store(path)
-    with pytest.raises(StoreDamaged, match="message 2 is damaged"):
+    with pytest.raises(StoreDamaged, match=f"message {first} is damaged") as raised:
         store.every(-1, 10)
+    assert raised.value.last_good == ("1" if first == 2 else "none")
+    store.close()
+
+
+@pytest.mark.parametrize("parts", [b"", b"1234", b"123456789"])
+def test_a_row_that_makes_no_sense_is_damage(path: Path, parts: bytes) -> None:
+    store = Store(path)
+    insert(store, [b"good"])
+    with store.transaction():
+        store.insert([Pack(2 << ID_BITS | 1, 1, 0, None, None, None, parts, b"")])
+    if parts:  # else it has no messages: the counters tell
+        with pytest.raises(StoreDamaged):
+            store.every(-1, 10)
     store.close()
 
 
@@ -173,7 +269,7 @@ def test_requests_are_remembered_for_a_while(store: Store) -> None:
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     keys = insert(store, [b"a"])
     with pytest.raises(sqlite3.IntegrityError), store.transaction():
-        store.insert([keys[0] + 1, keys[0]], [b"b", b"again"], LIKE)
+        store.insert(packed(keys[0] + 1, [b"b"], LIKE) + packed(keys[0], [b"again"], LIKE))
     assert [row.body for row in store.every(-1, 10)] == [b"a"]
 
 
@@ -223,8 +319,7 @@ def test_space_is_given_back(store: Store) -> None:
     keys = insert(store, [b"x" * 3_000] * 2_000)
     store.checkpoint(cut=True)
     peak = store.path.stat().st_size
-    with store.transaction():
-        store.delete(keys)
+    delete(store, keys)
     unused = store.free_pages()
     assert unused > 1_900
     store.shrink(1_000)
