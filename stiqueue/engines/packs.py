@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, groupby, repeat
+from itertools import accumulate, count, groupby, repeat
 from typing import Any, NamedTuple
 
-from stiqueue.engines.rows import MAX_ID, Row, row_crc, shared_crc
+from stiqueue.engines.rows import MAX_ID, Row, row_crcs, shared_crc
 
 PACK_BYTES = 3_900
 """Most that a pack of several messages has: it goes into a page, which then has no more than this."""
@@ -40,21 +40,22 @@ class Pack(NamedTuple):
         Raises:
             ValueError: there are none, or something is left over.
         """
-        count, rest = divmod(len(self.parts), PART_BYTES)
-        if rest or not count:
+        number, rest = divmod(len(self.parts), PART_BYTES)
+        if rest or not number:
             raise ValueError(f"the messages at {self.key & MAX_ID} are damaged")
-        numbers = struct.unpack(f"<{2 * count}I", self.parts)
-        ends = [*accumulate(numbers[: count - 1]), len(self.bodies)]
+        numbers = struct.unpack(f"<{2 * number}I", self.parts)
+        ends = [*accumulate(numbers[: number - 1]), len(self.bodies)]
         bodies = [self.bodies[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        columns = zip(range(self.key, self.key + count), *map(repeat, self[1:6]), numbers[count:], bodies, strict=False)
+        columns = zip(
+            range(self.key, self.key + number), *map(repeat, self[1:6]), numbers[number:], bodies, strict=False
+        )
         return list(map(tuple.__new__, repeat(Row), columns))
 
 
 def packed(first_key: int, bodies: Sequence[bytes], like: Row) -> list[Pack]:
     """Pack new messages, which have everything but key, check and body in common with `like`."""
     shared = shared_crc(*like[1:6])
-    keys = range(first_key, first_key + len(bodies))
-    return _packed(first_key, bodies, list(map(row_crc, repeat(shared), keys, bodies)), like[1:6])
+    return _packed(first_key, bodies, row_crcs(shared, count(first_key), bodies), like[1:6])
 
 
 def repacked(rows: Iterable[Row]) -> list[Pack]:

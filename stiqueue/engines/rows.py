@@ -78,7 +78,15 @@ def shared_crc(time_ms: int, attempt: int, due_ms: int | None, expires_ms: int |
 
 def row_crc(shared: int, key: int, body: bytes) -> int:
     """Return the check of one row: of its key, its body and what `shared_crc` covers."""
-    return zlib.crc32(body, (shared + key + (key >> 32) * _ODD) & 0xFFFFFFFF)
+    return row_crcs(shared, [key], [body])[0]
+
+
+def row_crcs(shared: int, keys: Iterable[int], bodies: Iterable[bytes]) -> list[int]:
+    """Return the checks of several rows that have in common what `shared_crc` covers."""
+    crc32 = zlib.crc32
+    return [
+        crc32(body, (shared + key + (key >> 32) * _ODD) & 0xFFFFFFFF) for key, body in zip(keys, bodies, strict=False)
+    ]
 
 
 def write_headers(headers: object) -> str | None:
