@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 REMEMBERED_SECONDS = 300.0
 """How long a request id is remembered at least."""
-SPANS = 3
+SPANS = 10
 """In how many steps this time passes; what is remembered at most is one step more."""
 COUNT_BITS = 32
 

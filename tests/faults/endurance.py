@@ -20,7 +20,7 @@ MEASURE_SECONDS = 5.0
 BACKLOG = 20_000
 """Most messages in the queue: producers that are faster than the consumers are refused then."""
 SAMPLE_SECONDS = 1.0
-MEMORY_SECONDS = 400.0
+MEMORY_SECONDS = 340.0
 """How long request ids are remembered at the most: until then, memory grows with what is enqueued."""
 REMEMBERED_BYTES = 250
 """What a remembered id takes at the most."""
