@@ -39,7 +39,7 @@ class PageFile:
         """Where the log has a page: the latest last."""
         self.suspect: set[int] = set()
         """Pages whose latest image in the log fails its check."""
-        count = len(data) // PAGE_SIZE
+        count = -(-len(data) // PAGE_SIZE)
         for frame in wal.committed(log):
             self._images.setdefault(frame.page, []).append(frame.start)
             (self.suspect.discard if frame.sound else self.suspect.add)(frame.page)
@@ -50,11 +50,12 @@ class PageFile:
         self._free = self._free_pages()
 
     def page(self, number: int) -> bytes:
-        """Return the latest image of a page; empty when there is none."""
+        """Return the latest image of a page, what is cut off as zeros; empty when there is none."""
         if number in self._images:
             start = self._images[number][-1]
             return self._log[start : start + PAGE_SIZE]
-        return self._data[(number - 1) * PAGE_SIZE : number * PAGE_SIZE] if number > 0 else b""
+        there = self._data[(number - 1) * PAGE_SIZE : number * PAGE_SIZE] if number > 0 else b""
+        return there.ljust(PAGE_SIZE, b"\0") if there else b""
 
     def records(self) -> Iterator[tuple[int, Record | None]]:
         """Iterate over all rows of pages in use, as (page, row); the row is None where one cannot be read."""

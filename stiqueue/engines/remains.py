@@ -113,6 +113,8 @@ class Remains:
                 right = [row for row in rows if is_right(row)]
                 self.unreadable += len(rows) - len(right)
                 return right
+            else:
+                self._learn_request(columns)
         except _GARBAGE:
             self.unreadable += 1
         return []
@@ -124,13 +126,16 @@ class Remains:
         if key not in self.lanes or self.lanes[key].seq < lane.seq:
             self.lanes[key] = lane
 
-    def _learn(self, columns: list[Value]) -> None:
-        """Learn from a row of an index: a remembered request, or the name of a lane."""
-        if len(columns) == len(RequestRow._fields) + 1:
-            request = RequestRow(*columns[:-1])  # type: ignore[arg-type]
-            if request.crc() == columns[-1]:
+    def _learn_request(self, columns: list[Value]) -> None:
+        if len(columns) == len(RequestRow._fields) + 2:
+            request = RequestRow(*columns[1:-1])  # type: ignore[arg-type]  # its check tells
+            known = self.requests.get(request[:2])
+            if request.crc() == columns[-1] and (known is None or known.time_ms < request.time_ms):
                 self.requests[request[:2]] = request
-        elif len(columns) == _NAME_COLUMNS:
+
+    def _learn(self, columns: list[Value]) -> None:
+        """Learn from a row of an index: the name of a lane."""
+        if len(columns) == _NAME_COLUMNS:
             queue, priority, no = columns
             if isinstance(queue, str) and isinstance(priority, int) and isinstance(no, int):
                 queue_name(queue)

@@ -169,7 +169,7 @@ def _copy(path: Path, unfinished: Path, mark: int, progress: Progress) -> Salvag
             raise StoreError(f"{path}: nothing in it is StiQueue's")
         with store.transaction():
             store.save_lanes(_new_lanes(remains, saved, mark))
-            store.remember(remains.requests.values(), 0)
+            store.remember(remains.requests.values())
     finally:
         store.close()
     counted = {no: messages for no, (messages, _, _) in saved.items()}

@@ -40,24 +40,23 @@ CREATE TABLE message (         -- consecutive messages that have much in common,
 );
 CREATE INDEX delayed ON message (due_ms) WHERE due_ms IS NOT NULL;
 CREATE TABLE request (
+    no INTEGER PRIMARY KEY,     -- in the order in which they came, so that old ones go from one end
     queue TEXT NOT NULL,
     request_id TEXT NOT NULL,
     first_id INTEGER NOT NULL,
     count INTEGER NOT NULL,
     time_ms INTEGER NOT NULL,   -- when it was confirmed, wall clock
-    crc INTEGER NOT NULL,
-    PRIMARY KEY (queue, request_id)
-) WITHOUT ROWID;
-CREATE INDEX request_time ON request (time_ms);
+    crc INTEGER NOT NULL
+);
 """
 
-TABLES = 6
+TABLES = 5
 """With the indexes."""
 
 _MAGIC = b"SQLite format 3\0"
 _FIXED = (
     (16, struct.pack(">H6B", PAGE_SIZE, 2, 2, 0, 64, 32, 32)),
-    (44, struct.pack(">4I", 4, 0, 8, 1)),
+    (44, struct.pack(">4I", 4, 0, 7, 1)),
     (72, bytes(20)),
 )
 """What the header of each of our files has, and where."""

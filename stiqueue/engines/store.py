@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import chain, groupby, repeat
 from pathlib import Path
 
+from stiqueue.dedup import REMEMBERED_SECONDS
 from stiqueue.engines.packs import ONE_STEP, PART_BYTES, SIZES, Pack, lists_of, repacked, split
 from stiqueue.engines.rows import LaneRow, RequestRow, Row
 from stiqueue.engines.view import View
@@ -25,6 +26,7 @@ _MOST = 1_024
 """How many rows or keys one statement has at most."""
 _WIDTHS = tuple(1 << bit for bit in range(_MOST.bit_length() - 1, -1, -1))
 """How many rows a statement has: few different numbers, so that SQLite prepares each once."""
+_END = 1 << 62
 _MANY = 100
 """From so many consecutive messages on, what is between the first and the last is deleted without a look at each."""
 
@@ -165,23 +167,34 @@ class Store(View):
     def save_lanes(self, lanes: Iterable[LaneRow]) -> None:
         """Write the counters of lanes, new ones included."""
         rows = [(x.no, x.queue, x.priority, x.messages, x.bytes, x.last_id, x.seq, x.crc()) for x in lanes]
-        self._in_one("INSERT OR REPLACE INTO lane VALUES ", "(?,?,?,?,?,?,?,?)", "", rows)
+        # Not INSERT OR REPLACE, which would write the index anew as well.
+        names = ("messages", "bytes", "last_id", "seq", "crc")
+        update = f" ON CONFLICT (no) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names)}"
+        self._in_one("INSERT INTO lane VALUES ", "(?,?,?,?,?,?,?,?)", update, rows)
 
     def delete_lanes(self, numbers: Iterable[int]) -> None:
         """Forget lanes, which have no messages."""
         self._in_one("DELETE FROM lane WHERE no IN (", "?", ")", [(number,) for number in numbers])
 
-    def remember(self, requests: Iterable[RequestRow], oldest_ms: int) -> None:
-        """Write request ids, and forget those from before `oldest_ms`."""
+    def remember(self, requests: Iterable[RequestRow], oldest_ms: int | None = None) -> None:
+        """Write request ids, and forget those from before `oldest_ms`, if it is given."""
         rows = [(*each, each.crc()) for each in requests]
         if rows:
-            self._in_one("INSERT OR REPLACE INTO request VALUES ", "(?,?,?,?,?,?)", "", rows)
-            self._db.execute("DELETE FROM request WHERE time_ms < ?", (oldest_ms,))
+            names = "queue, request_id, first_id, count, time_ms, crc"
+            self._in_one(f"INSERT INTO request ({names}) VALUES ", "(?,?,?,?,?,?)", "", rows)
+            if oldest_ms is not None:
+                self._forget(oldest_ms)
 
     def forget(self, oldest_ms: int) -> bool:
         """Forget request ids from before `oldest_ms`; return whether there are others."""
-        self._db.execute("DELETE FROM request WHERE time_ms < ?", (oldest_ms,))
+        self._forget(oldest_ms)
         return self._db.execute("SELECT 1 FROM request LIMIT 1").fetchone() is not None
+
+    def _forget(self, oldest_ms: int) -> None:
+        """Delete the first rows, up to one that is not older; those from the future are from before a clock was set."""
+        first = "SELECT no FROM request WHERE time_ms BETWEEN ? AND ? ORDER BY no LIMIT 1"
+        newest_ms = oldest_ms + int(2_000 * REMEMBERED_SECONDS)
+        self._db.execute(f"DELETE FROM request WHERE no < ifnull(({first}), {_END})", (oldest_ms, newest_ms))
 
     def _in_one(self, head: str, each: str, tail: str, rows: Sequence[Sequence[object]]) -> int:
         """Execute ``head each,each,... tail`` with the values of `rows`; return how many rows of the file changed."""

@@ -109,8 +109,8 @@ class View:
     def requests(self) -> list[RequestRow]:
         """Return the remembered requests, checked."""
         with self._reporting():
-            rows = self._db.execute("SELECT * FROM request").fetchall()
-            requests = [RequestRow(*row[:-1]) for row in rows]
+            rows = self._db.execute("SELECT * FROM request ORDER BY no").fetchall()
+            requests = [RequestRow(*row[1:-1]) for row in rows]
         if any(request.crc() != row[-1] for request, row in zip(requests, rows, strict=True)):
             raise StoreDamaged(f"{self.path}: a remembered request id is damaged")
         return requests

@@ -266,6 +266,16 @@ def test_requests_are_remembered_for_a_while(store: Store) -> None:
     assert store.requests() == []
 
 
+def test_requests_from_before_a_clock_was_set_back_are_forgotten(store: Store) -> None:
+    """Else none could be forgotten before the clock is there again."""
+    hour = 3_600_000
+    before, after = RequestRow("q", "before", 1, 1, 2 * hour), RequestRow("q", "after", 2, 1, hour)
+    with store.transaction():
+        store.remember([before], 2 * hour - 1)
+        store.remember([after], hour - 1)
+    assert store.requests() == [after]
+
+
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     keys = insert(store, [b"a"])
     with pytest.raises(sqlite3.IntegrityError), store.transaction():
