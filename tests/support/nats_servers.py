@@ -202,6 +202,18 @@ class NatsCluster:
                             return next(node for node in self.nodes if node.name == leader)
         raise LookupError(f"{stream} has no leader")
 
+    def consumer_leader_of(self, stream: str) -> NatsServer:
+        """Return the server that leads the (only) consumer of a stream, which need not be the one of the stream."""
+        for node in self.nodes:
+            with contextlib.suppress(OSError):
+                for account in node.ask("jsz?consumers=1").get("account_details", []):
+                    for each in account.get("stream_detail", []):
+                        for consumer in each.get("consumer_detail") or []:
+                            if each["name"] == stream and consumer.get("cluster", {}).get("leader"):
+                                leader = consumer["cluster"]["leader"]
+                                return next(node for node in self.nodes if node.name == leader)
+        raise LookupError(f"the consumer of {stream} has no leader")
+
     def state_of(self, stream: str) -> dict[str, tuple[int, int, int]]:
         """Return what each server that is up has of a stream: messages, first and last sequence."""
         found: dict[str, tuple[int, int, int]] = {}

@@ -27,6 +27,8 @@ API_SECONDS = 10.0
 """The same, where something is to be made."""
 RESEND_SECONDS = 1.0
 """After how long without a confirmation an acknowledgement is sent again."""
+PAUSE_SECONDS = 0.05
+"""How long to wait before it is sent again, if it is known earlier that nobody got it."""
 CLOSE_SECONDS = 2.0
 PENDING_BYTES = 64 << 20
 """How much may wait to be sent."""
@@ -198,23 +200,51 @@ class Cluster:
             await self._confirm_once(waiting, min(RESEND_SECONDS, give_up - loop.time()))
         return list(waiting)
 
-    async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> None:
-        """Send all of `waiting` and drop those that are confirmed."""
+    async def confirm_once(self, messages: Iterable[tuple[str, bytes]], timeout: float = CALL_SECONDS) -> list[int]:
+        """Do as `confirm` for messages that do harm when they come twice, or late.
+
+        They are sent when the server that is connected is seen to read, for one that hangs would pass them on when it
+        goes on; and they are sent again only if surely nobody got them.
+        """
+        waiting = dict(enumerate(messages))
+        unsure: set[int] = set()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout
+        while waiting and loop.time() < give_up:
+            myself = {0: ("", b"")}
+            await self._confirm_once(myself, min(RESEND_SECONDS, give_up - loop.time()))
+            if not myself:
+                sent_to_nobody = await self._confirm_once(waiting, give_up - loop.time())
+                unsure |= waiting.keys() - sent_to_nobody
+                waiting = {index: waiting[index] for index in sent_to_nobody}
+        return sorted(unsure | waiting.keys())
+
+    async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> set[int]:
+        """Send all of `waiting` and drop those that are confirmed. Return those that surely nobody got.
+
+        What has no subject is sent to ourselves, by way of the server.
+        """
         expected = _Round(waiting)
         tokens = []
+        unsent = set(waiting)
         try:
             for index, (subject, body) in list(waiting.items()):
                 token = f"{next(self._tokens):x}"
                 tokens.append(token)
                 self._expected[token] = expected
                 expected.indices[token] = index
-                await self.send(subject, body, f"{self._inbox}.{token}")
+                reply = f"{self._inbox}.{token}"
+                await self.send(subject or reply, body, reply)
+                unsent.discard(index)
             await asyncio.wait_for(expected.done, timeout)
         except (asyncio.TimeoutError, Unavailable):
-            await asyncio.sleep(min(0.05, timeout))
+            pass
         finally:
             for token in tokens:
                 self._expected.pop(token, None)
+        if waiting:
+            await asyncio.sleep(min(PAUSE_SECONDS, timeout))
+        return unsent | expected.refused
 
     async def _confirmed(self, answer: Msg) -> None:
         token = answer.subject.rpartition(".")[2]
@@ -229,12 +259,16 @@ class _Round:
     def __init__(self, waiting: dict[int, tuple[str, bytes]]) -> None:
         self._waiting = waiting
         self.indices: dict[str, int] = {}
+        self.refused: set[int] = set()
+        """Those for which nobody was there."""
         self._left = len(waiting)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def answered(self, token: str, confirmed: bool) -> None:
         if confirmed:
             self._waiting.pop(self.indices[token], None)
+        else:
+            self.refused.add(self.indices[token])
         self._left -= 1
         if not self._left and not self.done.done():
             self.done.set_result(None)

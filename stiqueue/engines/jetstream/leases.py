@@ -1,7 +1,8 @@
 """The leases of one gateway: what its consumers hold, kept alive in the cluster and settled there.
 
 JetStream takes an acknowledgement of any delivery of a message for that of its latest one. So the gateway that
-delivered it judges every settlement, by this table; others pass it on. A lease is good for as long as the cluster
+delivered it judges every settlement, by this table; others pass it on. And so a message is given back once at the most:
+a second time would take it from whoever has got it meanwhile. A lease is good for as long as the cluster
 surely does not give the message to somebody else: `ACK_WAIT` from when the last heartbeat that it confirmed was sent.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stiqueue.alarms import Alarms
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SETTLE_SECONDS = 10.0
 """How long the cluster may take to confirm a settlement."""
 MAX_ATTEMPTS_REASON = "max-attempts"
+
+Confirm = Callable[[Iterable[tuple[str, bytes]], float], Awaitable[list[int]]]
 
 ACK, NAK, TERM, IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
@@ -176,7 +179,10 @@ class Leases:
             if delay:
                 self.delayed[lease.queue][lease.id] = due
 
-        await self._tell(leases, answer, done)
+        try:
+            await self._tell(leases, answer, done, self._cluster.confirm_once)
+        finally:
+            self._end(leases)  # what was not confirmed, somebody else may have by now
 
     def _acked(self, lease: Lease) -> None:
         self.totals[lease.queue].acked += 1
@@ -202,7 +208,9 @@ class Leases:
         await self._cluster.confirm([(reply, TERM)], SETTLE_SECONDS)
         self.totals[queue].dead_lettered += 1
 
-    async def _tell(self, leases: Sequence[Lease], answer: bytes, done: Callable[[Lease], None]) -> None:
+    async def _tell(
+        self, leases: Sequence[Lease], answer: bytes, done: Callable[[Lease], None], confirm: Confirm | None = None
+    ) -> None:
         """Tell the cluster what becomes of messages, and end the leases of which it has confirmed it."""
         if not leases:
             return
@@ -210,7 +218,8 @@ class Leases:
             lease.settling = True
         unconfirmed: Iterable[int] = range(len(leases))
         try:
-            unconfirmed = await self._cluster.confirm([(lease.reply, answer) for lease in leases], SETTLE_SECONDS)
+            confirm = confirm or self._cluster.confirm
+            unconfirmed = await confirm([(lease.reply, answer) for lease in leases], SETTLE_SECONDS)
         finally:
             open_ones = set(unconfirmed)
             ended = [lease for index, lease in enumerate(leases) if index not in open_ones]
@@ -244,7 +253,7 @@ class Leases:
         for lease in leases:
             lease.settling = True
         try:
-            await self._cluster.confirm([(reply, NAK) for _, reply in sorted([*back, *late])], SETTLE_SECONDS)
+            await self._cluster.confirm_once([(reply, NAK) for _, reply in sorted([*back, *late])], SETTLE_SECONDS)
             for lease in last:
                 await self._publisher.bury(lease.queue, lease.entry_after, MAX_ATTEMPTS_REASON)
                 await self._cluster.confirm([(lease.reply, TERM)], SETTLE_SECONDS)

@@ -1,0 +1,85 @@
+"""A message that was acknowledged, or is at work, is not given to anybody else when a server of the cluster hangs."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from support.nats_servers import NatsServer
+
+from .checker import Expectation
+from .history import CLUSTER
+from .processes import ServerProcess, wait_until
+from .recorder import read_history
+from .run import Run
+from .site import STREAM, Site
+
+ACK_WAIT_SECONDS = 30.0
+HELD = 20
+
+
+def server_of(site: Site, gateway: ServerProcess) -> NatsServer:
+    """Return the server that a gateway is connected to."""
+    (name,) = re.findall(r"\(gateway (\w+)\)", gateway.log)[-1:]
+    for node in site.cluster.nodes:
+        if any(each.get("name", "").endswith(name) for each in node.ask("connz")["connections"]):
+            return node
+    raise LookupError(f"{gateway.name} is not connected")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(240)
+def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: Run) -> None:
+    """It hears of it when it goes on, and tells the others: somebody else has got the messages by then."""
+    with Site(run).start() as site:
+        run.fill(HELD)
+        leader = site.cluster.consumer_leader_of(STREAM)
+        via, other = site.gateways
+        if server_of(site, via) is leader:
+            via, other = other, via
+        hanging = server_of(site, via)
+        print(f"{leader.name} leads, {hanging.name} hangs")
+        holder = run.client("consume", "h", "--prefetch", HELD, "--then", "hold", "--once", target=via.target)
+        holder.wait_for(f"holding {HELD}")
+        run.inject.begins(CLUSTER, "stopped")
+        hanging.pause()
+        run.inject.took_effect(CLUSTER, "stopped")
+        run.inject.kill(holder)
+        heir = run.client("consume", "heir", "--prefetch", HELD, "--then", "hold", "--once", target=other.target)
+        wait_until(lambda: "connected to NATS again" in via.log, 30, "another server")
+        heir.wait_for(f"holding {HELD}", 60)
+        late = run.client("consume", "late", "--prefetch", HELD, "--then", "hold", "--once", target=other.target)
+        late.wait_for("ready")
+        hanging.resume()
+        site.cluster.wait_ready()
+        run.fill(1, name="marker")
+        late.wait_for("holding")
+        heir.order("ack")
+        heir.wait_for(f"acked {HELD} stale 0")
+        late.order("ack")
+        late.wait_for("acked")
+        run.inject.healed(CLUSTER)
+        came = [event.value for event in read_history(run.directory, "late") if event.op == "deq"]
+        print(came)
+        assert came == ["marker-1"]
+        run.stop_clients()
+        run.drain()
+        run.assert_good(Expectation(confirmed=HELD + 1))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_consumers_leader_that_hangs_for_longer_than_leases_last_delivers_nothing_again(run: Run) -> None:
+    """The others go on without it. When it goes on, it knows of messages only that they were on their way."""
+    with Site(run).start() as site:
+        site.load(producers=4, consumers=6, rate=10)
+        for number in range(3):
+            leader = site.cluster.consumer_leader_of(STREAM)
+
+            def hang(leader: NatsServer = leader) -> None:
+                leader.pause()
+                time.sleep(ACK_WAIT_SECONDS + 3)
+
+            site.fault(f"{leader.name} stopped, {number}", hang, leader.resume)
+        site.finish(confirmed=1_000)
