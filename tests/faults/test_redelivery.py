@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import time
+from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 from support.nats_servers import NatsServer
+
+from stiqueue.engines.jetstream.cluster import Cluster
 
 from .checker import Expectation
 from .history import CLUSTER
@@ -28,8 +34,38 @@ def server_of(site: Site, gateway: ServerProcess) -> NatsServer:
     raise LookupError(f"{gateway.name} is not connected")
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(60)
+def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, jetstream=False)
+
+    async def send() -> None:
+        cluster, came = Cluster([f"nats://127.0.0.1:{server.port}"], "test", logging.getLogger()), list[bytes]()
+        await cluster.connect()
+        sending = asyncio.create_task(cluster.confirm_once([("to.a", b"1"), ("to.b", b"2"), ("to.c", b"3")], 1.5))
+        await asyncio.sleep(0.3)  # nobody is there meanwhile
+
+        async def silent(message: Msg) -> None:
+            came.append(message.data)
+
+        async def polite(message: Msg) -> None:
+            came.append(message.data)
+            await message.respond(b"")
+
+        await cluster.subscribe("to.a", silent)
+        await cluster.subscribe("to.b", polite)
+        assert await sending == [0, 2], "no answer is no proof"
+        assert sorted(came) == [b"1", b"2"]
+        await cluster.close()
+
+    try:
+        server.start()
+        asyncio.run(send())
+    finally:
+        server.end()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: Run) -> None:
     """It hears of it when it goes on, and tells the others: somebody else has got the messages by then."""
     with Site(run).start() as site:
