@@ -64,7 +64,7 @@ def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(
         server.end()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(120)
 def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: Run) -> None:
     """It hears of it when it goes on, and tells the others: somebody else has got the messages by then."""
