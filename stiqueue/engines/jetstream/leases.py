@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 10.0
 """How long the cluster may take to confirm a settlement."""
+FRESH_IDS = 256
+"""How many ids are made at once."""
 MAX_ATTEMPTS_REASON = "max-attempts"
 
 Confirm = Callable[[Iterable[tuple[str, bytes]], float], Awaitable[list[int]]]
@@ -98,6 +100,7 @@ class Leases:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._held: dict[str, Lease] = {}
+        self._fresh_ids: list[str] = []
         self._limits: Alarms[str, Lease] = Alarms()
         self.on_limit: Callable[[], None] = lambda: None
         """Called when a time limit is set."""
@@ -111,7 +114,9 @@ class Leases:
 
     def grant(self, queue: str, entry: Entry, reply: str, consumer: JetStreamConsumer) -> Lease:
         """Lease a message that has just come to `consumer`."""
-        lease_id = f"{self._gateway}-{new_lease_ids(1)[0]}"
+        if not self._fresh_ids:
+            self._fresh_ids = new_lease_ids(FRESH_IDS)
+        lease_id = f"{self._gateway}-{self._fresh_ids.pop()}"
         now = self._clock.monotonic()
         lease = Lease(lease_id, queue, entry, reply, consumer, now)
         lease.good_until = self._loop.time() + self._ack_wait
