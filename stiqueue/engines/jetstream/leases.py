@@ -9,7 +9,7 @@ surely does not give the message to somebody else: `ACK_WAIT` from when the last
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -164,7 +164,7 @@ class Leases:
                 self._limits.set(lease.lease_id, self._clock.monotonic() + settlement.delay, lease)
             self.on_limit()
         elif settlement.outcome is Outcome.ACK:
-            await self._tell(leases, ACK, self._acked)
+            await self._acknowledge(leases)
         elif settlement.outcome is Outcome.DEAD_LETTER:
             await self._bury(leases, settlement.reason or "rejected")
         else:
@@ -188,6 +188,16 @@ class Leases:
             await self._tell(leases, answer, done, self._cluster.confirm_once)
         finally:
             self._end(leases)  # what was not confirmed, somebody else may have by now
+
+    async def _acknowledge(self, leases: Sequence[Lease]) -> None:
+        numbers = Counter(lease.consumer for lease in leases)
+        for consumer, number in numbers.items():
+            consumer.settling(number)
+        try:
+            await self._tell(leases, ACK, self._acked)
+        finally:
+            for consumer, number in numbers.items():
+                consumer.settling(-number)
 
     def _acked(self, lease: Lease) -> None:
         self.totals[lease.queue].acked += 1
