@@ -15,7 +15,7 @@ from support.nats_servers import NatsServer
 from stiqueue.engines.jetstream.cluster import Cluster
 
 from .checker import Expectation
-from .history import CLUSTER
+from .history import CLUSTER, SECOND
 from .processes import ServerProcess, wait_until
 from .recorder import read_history
 from .run import Run
@@ -81,10 +81,13 @@ def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: 
         run.inject.begins(CLUSTER, "stopped")
         hanging.pause()
         run.inject.took_effect(CLUSTER, "stopped")
-        run.inject.kill(holder)
+        killed = run.inject.kill(holder)
         heir = run.client("consume", "heir", "--prefetch", HELD, "--then", "hold", "--once", target=other.target)
         wait_until(lambda: "connected to NATS again" in via.log, 30, "another server")
         heir.wait_for(f"holding {HELD}", 60)
+        took = (time.monotonic_ns() - killed) / SECOND
+        print(f"given back after {took:.1f} s")
+        assert took < ACK_WAIT_SECONDS - 5, "it is not told to a server that hangs, but to the next"
         late = run.client("consume", "late", "--prefetch", HELD, "--then", "hold", "--once", target=other.target)
         late.wait_for("ready")
         hanging.resume()
