@@ -6,13 +6,18 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
 from support.nats_servers import NatsServer
 
+from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.engines.jetstream.cluster import Cluster
+from stiqueue.entry import Leased
+from stiqueue.errors import Unavailable
+from stiqueue.message import Batch, Settlement, Subscription
 
 from .checker import Expectation
 from .history import CLUSTER, SECOND
@@ -60,6 +65,53 @@ def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(
     try:
         server.start()
         asyncio.run(send())
+    finally:
+        server.end()
+
+
+@pytest.mark.timeout(60)
+def test_the_next_message_comes_before_an_ack_is_stored_and_one_that_is_not_stored_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = NatsServer(tmp_path)
+    stored = asyncio.Event()
+
+    async def never_stored(messages: Iterable[tuple[str, bytes]], timeout: float) -> list[int]:
+        await stored.wait()
+        return [index for index, _ in enumerate(messages)]
+
+    async def work() -> None:
+        engine = JetStreamEngine(server.address, 1)
+        await engine.start()
+        await engine.enq(Batch("q", [b"first", b"second"]))
+        rung = asyncio.Event()
+        consumer = engine.subscribe(Subscription("q", prefetch=1), rung.set)
+
+        async def taken() -> Leased:
+            while not (messages := consumer.take()):
+                await asyncio.wait_for(rung.wait(), 10)
+                rung.clear()
+            (message,) = messages
+            return message
+
+        first = await taken()
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.cluster, "confirm", never_stored)
+            acking = asyncio.create_task(engine.settle(Settlement([first.lease_id])))
+            second = await taken()
+            assert (first.body, second.body, acking.done()) == (b"first", b"second", False)
+            stored.set()
+            with pytest.raises(Unavailable):
+                await acking
+        assert consumer.take() == []
+        assert await engine.settle(Settlement([first.lease_id, second.lease_id])) == [], "both are held until then"
+        (counts,) = await engine.counts(["q"])
+        assert (counts.ready, counts.leased, counts.acked) == (0, 0, 2)
+        await engine.close()
+
+    try:
+        server.start()
+        asyncio.run(work())
     finally:
         server.end()
 
