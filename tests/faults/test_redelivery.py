@@ -70,6 +70,35 @@ def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(
 
 
 @pytest.mark.timeout(60)
+def test_what_was_asked_before_the_connection_was_lost_is_not_waited_for(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, jetstream=False)
+
+    async def ask() -> None:
+        cluster = Cluster([f"nats://127.0.0.1:{server.port}"], "test", logging.getLogger())
+        await cluster.connect()
+
+        asked = asyncio.Event()
+
+        async def silent(_: Msg) -> None:
+            asked.set()
+
+        await cluster.subscribe("to.nobody", silent)
+        asking = asyncio.create_task(cluster.ask("to.nobody", timeout=30))
+        await asked.wait()
+        server.kill()
+        server.start()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(asking, 15)
+        await cluster.close()
+
+    try:
+        server.start()
+        asyncio.run(ask())
+    finally:
+        server.end()
+
+
+@pytest.mark.timeout(60)
 def test_the_next_message_comes_before_an_ack_is_stored_and_one_that_is_not_stored_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ its own speed: what has a short way has the usual one as well.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
@@ -43,6 +44,10 @@ class QuickClient(Client):
     async def stop(self, interest: Interest) -> None:
         """Ask the server for no more messages; those that are on their way are still heard."""
         await self._send_unsubscribe(interest._id)
+
+    def open_requests(self) -> list[asyncio.Future[Msg]]:
+        """Return the requests that wait for their answers."""
+        return list(self._resp_map.values())
 
     async def publish_many(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
         """Publish all of `messages`, each a subject, a body and where to answer, in one step.

@@ -24,6 +24,8 @@ START_SECONDS = 10.0
 """How long the first connection may take."""
 CALL_SECONDS = 5.0
 """How long an answer may take."""
+LOST_SECONDS = 1.0
+"""The same, for what was asked before the connection was lost, and may have been lost with it."""
 API_SECONDS = 10.0
 """The same, where something is to be made."""
 RESEND_SECONDS = 1.0
@@ -108,6 +110,7 @@ class Cluster:
     async def _disconnected(self) -> None:
         if not self._closing:
             self._logger.warning("the connection to NATS is lost; looking for another server")
+        asyncio.get_running_loop().call_later(LOST_SECONDS, _give_up, self._client.open_requests())
 
     async def _reconnected(self) -> None:
         self._logger.warning("connected to NATS again")
@@ -253,6 +256,13 @@ class Cluster:
         expected = self._rounds.get(token)
         if expected is not None:
             expected.answered(int(index), not is_status(answer, NO_RESPONDERS))
+
+
+def _give_up(requests: Iterable[asyncio.Future[Msg]]) -> None:
+    """Let requests fail that are not answered yet."""
+    for request in requests:
+        if not request.done():
+            request.set_exception(nats_errors.TimeoutError())
 
 
 class _Round:
