@@ -243,11 +243,20 @@ SYSTEMS = {
             "nats-file-sync", "JetStream, file, sync always", "nats-file", _nats("sync_interval: always"), _HAS_NATS
         ),
         System("nats-cluster", "JetStream, 3 servers, sync always", "nats-cluster", _cluster(), _HAS_NATS),
+        System(
+            "nats-cluster-queue",
+            "JetStream, 3 servers, work queue",
+            "nats-cluster-queue",
+            _cluster(),
+            _HAS_NATS,
+        ),
         System("stiqueue-cluster", "StiQueue on JetStream, 3 servers", "stiqueue", _cluster("gateway"), _HAS_NATS),
     )
 }
 
 QUICK_SYSTEMS = [
-    name for name in SYSTEMS if not name.endswith(("-aof", "-f0", "-sync", "-memory", "-cluster", "redis-lists"))
+    name
+    for name in SYSTEMS
+    if not name.endswith(("-aof", "-f0", "-sync", "-memory", "-cluster", "-cluster-queue", "redis-lists"))
 ]
 """Without the variants that are known to be slower, or not to be what anybody would compare with."""

@@ -36,7 +36,7 @@ class Verdict:
 
 
 MEMORY, ASYNC, DURABLE = "stiqueue", "stiqueue-async", "stiqueue-durable"
-CLUSTER, RAW = "stiqueue-cluster", "nats-cluster"
+CLUSTER, RAW, RAW_QUEUE = "stiqueue-cluster", "nats-cluster", "nats-cluster-queue"
 STREAMS, HIREDIS = "redis-streams", "redis-streams-hiredis"
 
 TARGETS = [
@@ -57,6 +57,13 @@ TARGETS = [
     Target("cluster, prefetch 1,000 out / nats-py", "batch-1000.out", CLUSTER, "batch-1000.out", RAW, 0.8),
     Target("cluster, prefetch 2,000 out / nats-py", "batch-2000.out", CLUSTER, "batch-2000.out", RAW, 0.8),
     Target("cluster, both at once / nats-py", "both", CLUSTER, "both", RAW, 0.8),
+    Target(
+        "cluster, batches of 1,000 in / nats-py work queue", "batch-1000.in", CLUSTER, "batch-1000.in", RAW_QUEUE, 0.8
+    ),
+    Target(
+        "cluster, prefetch 1,000 out / nats-py work queue", "batch-1000.out", CLUSTER, "batch-1000.out", RAW_QUEUE, 0.8
+    ),
+    Target("cluster, both at once / nats-py work queue", "both", CLUSTER, "both", RAW_QUEUE, 0.8),
     Target("cluster, enq one by one / nats-py", "single.in", CLUSTER, "single.in", RAW, 0),
     Target("cluster, deq + ack one by one / nats-py", "single.out", CLUSTER, "single.out", RAW, 0),
     Target("cluster, enq to waiting deq, p50 / nats-py", "latency.deq-p50", CLUSTER, "latency.deq-p50", RAW, 0),

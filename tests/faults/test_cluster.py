@@ -6,6 +6,7 @@ What CI runs is short; the long forms (`soak`) have every fault, and their figur
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from pathlib import Path
 
@@ -13,12 +14,14 @@ import pytest
 from support.nats_servers import NatsServer
 from support.network import Network
 
+from stiqueue.engines.jetstream.names import CONSUMER
+
 from .checker import Expectation, Verdict
 from .disks import LoopDisk
 from .history import CLUSTER, SECOND
 from .processes import process_state, wait_until
 from .run import Run
-from .site import Site
+from .site import STREAM, Site
 
 
 @pytest.mark.slow
@@ -154,7 +157,7 @@ def test_55_damaged_files_of_one_server(run: Run) -> None:
 
             def damage(node: NatsServer = node) -> None:
                 node.kill()
-                flip(run, node.directory)
+                flip(run, some_file(run, node))
                 node.start(ready=False)
 
             site.fault(f"damage at {node.name}", damage)
@@ -162,12 +165,70 @@ def test_55_damaged_files_of_one_server(run: Run) -> None:
         site.finish(confirmed=1_000)
 
 
-def flip(run: Run, directory: Path) -> None:
-    """Flip one bit of a file with messages."""
-    path = run.random.choice([path for path in directory.rglob("*.blk") if path.stat().st_size > 100])
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_55_what_waits_in_damaged_files_is_delivered_unaltered(run: Run) -> None:
+    """A server that finds damage when it starts says that it is behind, until it has the rest from the others."""
+    with Site(run).start() as site:
+        for number, damage in enumerate((flip, cut) * 2, 1):
+            run.fill(1_500, name=f"fill{number}", size=300)
+            node = site.follower()
+            kind = f"{damage.__name__}-{number}"
+            run.inject.begins(CLUSTER, kind)
+            node.kill()
+            damage(run, largest_file(node))
+            began = time.monotonic()
+            node.start(ready=False)
+            run.inject.took_effect(CLUSTER, kind)
+            site.cluster.wait_ready()
+            site.wait_alike()
+            print(f"{damage.__name__} at {node.name}: healthy with all messages after {time.monotonic() - began:.1f} s")
+            assert time.monotonic() - began < 60
+            run.inject.healed(CLUSTER)
+            site.cluster.make_leader(node, STREAM, CONSUMER)
+            run.drain()
+        run.assert_good(Expectation(confirmed=6_000))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_55_a_server_that_is_lost_is_replaced_by_an_empty_one(run: Run) -> None:
+    """As docs/cluster.md says: the same name, an empty disk; then it leads. Each server in turn, under load."""
+    with Site(run).start() as site:
+        site.load(producers=4, consumers=2, rate=5)
+        for node in site.cluster.nodes:
+
+            def replace(node: NatsServer = node) -> None:
+                node.kill()
+                shutil.rmtree(node.directory / "store")
+                node.start(ready=False)
+
+            site.fault(f"{node.name} replaced", replace)
+            site.wait_alike()
+            site.fault(f"{node.name} to lead", lambda node=node: site.cluster.make_leader(node, STREAM, CONSUMER))
+        site.finish(confirmed=1_000)
+
+
+def flip(run: Run, path: Path) -> None:
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[run.random.randrange(len(data))] ^= 1 << run.random.randrange(8)
     path.write_bytes(data)
+
+
+def cut(run: Run, path: Path) -> None:
+    """Cut off a part of a file."""
+    path.write_bytes(path.read_bytes()[: run.random.randrange(path.stat().st_size)])
+
+
+def some_file(run: Run, node: NatsServer) -> Path:
+    """Return a file with messages, of the queue or of the servers' own."""
+    return run.random.choice([path for path in node.directory.rglob("*.blk") if path.stat().st_size > 100])
+
+
+def largest_file(node: NatsServer) -> Path:
+    """Return the file that has most of the queue's messages."""
+    return max(node.directory.rglob(f"{STREAM}/msgs/*.blk"), key=lambda path: path.stat().st_size)
 
 
 @pytest.mark.soak

@@ -1,6 +1,7 @@
-"""The cluster's engine on one server: what it refuses (51), death of a gateway (57), order (58), dead letters (59).
+"""The cluster's engine: what it refuses (51), death of a gateway (57), order (58), dead letters (59).
 
-Fault 47: the same history on a data file and on the cluster's engine gets the same verdict.
+Fault 47: the same history on a data file and on the cluster's engine gets the same verdict. On one server; those that
+take `servers` also on three, with `soak`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.nats_servers import NatsServer, free_ports
+from support.nats_servers import NatsCluster, NatsServer, free_ports
 
 from stiqueue import SQClient
 from stiqueue.engines.jetstream import JetStreamEngine
@@ -39,9 +40,24 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
         server.end()
 
 
-def gateway(run: Run, nats: NatsServer, *options: str) -> ServerProcess:
-    """Start a server that keeps its messages in `nats`."""
-    return run.server("--engine", nats.address, "--replicas", "1", *options)
+@pytest.fixture(params=[1, pytest.param(3, marks=pytest.mark.soak)], ids=["one server", "three servers"])
+def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer | NatsCluster]:
+    """One NATS server, or three that are a cluster."""
+    started = NatsServer(tmp_path / "nats") if request.param == 1 else NatsCluster(*[tmp_path / "nats"] * 3)
+    try:
+        yield started.start()
+    finally:
+        started.end()
+
+
+def replicas(servers: NatsServer | NatsCluster) -> int:
+    """Return on how many servers each message is to be."""
+    return 1 if isinstance(servers, NatsServer) else 3
+
+
+def gateway(run: Run, servers: NatsServer | NatsCluster, *options: str) -> ServerProcess:
+    """Start a server that keeps its messages in `servers`."""
+    return run.server("--engine", servers.address, "--replicas", str(replicas(servers)), *options)
 
 
 # -- 51: what is refused ----------------------------------------------------------------------------------------------
@@ -126,9 +142,11 @@ def test_51_nobody_there_is_refused_in_one_line(run: Run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(run: Run, nats: NatsServer) -> None:
+def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(
+    run: Run, servers: NatsServer | NatsCluster
+) -> None:
     """Another gateway delivers it 30 s after the last sign of life of the dead one, at the latest 1 s later."""
-    first, second = gateway(run, nats), gateway(run, nats)
+    first, second = gateway(run, servers), gateway(run, servers)
     values = run.fill(30)
     holder = run.client("consume", "h", "--prefetch", 10, "--then", "hold", "--once")
     holder.wait_for("holding 10")
@@ -151,8 +169,8 @@ def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(run: Run
 
 
 @pytest.mark.timeout(60)
-def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, nats: NatsServer) -> None:
-    first, second = gateway(run, nats, "--grace", "0"), gateway(run, nats)
+def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, servers: NatsServer | NatsCluster) -> None:
+    first, second = gateway(run, servers, "--grace", "0"), gateway(run, servers)
     values = run.fill(10)
     holder = run.client("consume", "h", "--prefetch", 10, "--then", "hold", "--once")
     holder.wait_for("holding 10")
@@ -170,8 +188,8 @@ def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, nats: N
 
 
 @pytest.mark.timeout(60)
-def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, nats: NatsServer) -> None:
-    first, second = gateway(run, nats), gateway(run, nats)
+def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, servers: NatsServer | NatsCluster) -> None:
+    first, second = gateway(run, servers), gateway(run, servers)
     run.fill(3)
     stream = run.stub(first.target).Deq(pb.DeqRequest(), timeout=20)
     other = run.stub(second.target)
@@ -190,8 +208,10 @@ def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, nats: NatsServer) -> 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("held", [1, 2, 5])
-def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(run: Run, nats: NatsServer, held: int) -> None:
-    gateway(run, nats)
+def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(
+    run: Run, servers: NatsServer | NatsCluster, held: int
+) -> None:
+    gateway(run, servers)
     values = run.fill(20)
     holder = run.client("consume", "h", "--prefetch", held, "--then", "hold", "--once")
     holder.wait_for(f"holding {held}")
@@ -204,8 +224,8 @@ def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(run: Run, nat
 
 
 @pytest.mark.timeout(60)
-def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, nats: NatsServer) -> None:
-    gateway(run, nats)
+def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, servers: NatsServer | NatsCluster) -> None:
+    gateway(run, servers)
     values = run.fill(20)
     holders = []
     for name in ("h1", "h2"):
@@ -228,8 +248,8 @@ def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, nat
 
 
 @pytest.mark.timeout(60)
-def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, nats: NatsServer) -> None:
-    gateway(run, nats, "--max-attempts", "3")
+def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, servers: NatsServer | NatsCluster) -> None:
+    gateway(run, servers, "--max-attempts", "3")
     run.fill(2)
     stub = run.stub()
     for attempt in range(1, 4):
@@ -243,9 +263,9 @@ def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, nats: Nat
 
 
 @pytest.mark.timeout(60)
-def test_59_dead_letters_are_redriven(run: Run, nats: NatsServer) -> None:
+def test_59_dead_letters_are_redriven(run: Run, servers: NatsServer | NatsCluster) -> None:
     """In two steps, for a cluster cannot enqueue and acknowledge in one."""
-    gateway(run, nats)
+    gateway(run, servers)
     run.fill(3)
     host, _, port = run.servers[0].target.rpartition(":")
     with SQClient(host, int(port), auto_ack=False) as client:
@@ -256,9 +276,11 @@ def test_59_dead_letters_are_redriven(run: Run, nats: NatsServer) -> None:
         assert [each.headers for each in client.peek_messages()] == [{}] * 3
 
 
-def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_a_second_copy(nats: NatsServer) -> None:
+def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_a_second_copy(
+    servers: NatsServer | NatsCluster,
+) -> None:
     async def crash_and_recover() -> None:
-        dying = JetStreamEngine(nats.address, 1, max_attempts=1, ack_wait=2.0)
+        dying = JetStreamEngine(servers.address, replicas(servers), max_attempts=1, ack_wait=2.0)
         await dying.start()
         await dying.enq(Batch("q", [b"poison"]))
         taken = asyncio.Event()
@@ -275,7 +297,7 @@ def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_
         with pytest.raises(Exception, match="did not confirm"):
             await dying.settle(Settlement([leases[0].lease_id], Outcome.DEAD_LETTER, reason="poison"))
 
-        healthy = JetStreamEngine(nats.address, 1, max_attempts=1, ack_wait=2.0)
+        healthy = JetStreamEngine(servers.address, replicas(servers), max_attempts=1, ack_wait=2.0)
         await healthy.start()
         counts = {each.queue: each for each in await healthy.counts(["q", "q.dead"])}
         assert counts["q.dead"].ready == 1
@@ -299,12 +321,18 @@ def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("engine", ["data file", "jetstream"])
-def test_47_the_same_history_gets_the_same_verdict(run: Run, nats: NatsServer, engine: str) -> None:
+def test_47_the_history_of_a_data_file(run: Run) -> None:
+    judge_one_history(run, "--data", str(run.directory / "queue.db"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_47_the_same_history_on_jetstream_gets_the_same_verdict(run: Run, servers: NatsServer | NatsCluster) -> None:
+    judge_one_history(run, "--engine", servers.address, "--replicas", str(replicas(servers)))
+
+
+def judge_one_history(run: Run, *options: str) -> None:
     """Load, a consumer killed, the server killed under load and started again, a drain: nothing lost, nothing twice."""
-    options = ["--data", str(run.directory / "queue.db")]
-    if engine == "jetstream":
-        options = ["--engine", nats.address, "--replicas", "1"]
     server = run.server(*options)
     producers = [run.client("produce", f"p{n}", "--batch", 50, "--rate", 30) for n in range(3)]
     consumers = [run.client("consume", f"c{n}", "--prefetch", 20) for n in range(4)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,9 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import nats
+import nats.errors
 
 START_SECONDS = 20.0
 END_SECONDS = 10.0
@@ -202,6 +206,18 @@ class NatsCluster:
                             return next(node for node in self.nodes if node.name == leader)
         raise LookupError(f"{stream} has no leader")
 
+    def consumer_leader_of(self, stream: str) -> NatsServer:
+        """Return the server that leads the (only) consumer of a stream, which need not be the one of the stream."""
+        for node in self.nodes:
+            with contextlib.suppress(OSError):
+                for account in node.ask("jsz?consumers=1").get("account_details", []):
+                    for each in account.get("stream_detail", []):
+                        for consumer in each.get("consumer_detail") or []:
+                            if each["name"] == stream and consumer.get("cluster", {}).get("leader"):
+                                leader = consumer["cluster"]["leader"]
+                                return next(node for node in self.nodes if node.name == leader)
+        raise LookupError(f"the consumer of {stream} has no leader")
+
     def state_of(self, stream: str) -> dict[str, tuple[int, int, int]]:
         """Return what each server that is up has of a stream: messages, first and last sequence."""
         found: dict[str, tuple[int, int, int]] = {}
@@ -213,6 +229,29 @@ class NatsCluster:
                             state = each["state"]
                             found[node.name] = (state["messages"], state["first_seq"], state["last_seq"])
         return found
+
+    def make_leader(self, node: NatsServer, stream: str, consumer: str, seconds: float = START_SECONDS) -> None:
+        """Let one server lead a stream and its consumer."""
+
+        async def step_down() -> None:
+            connection = await nats.connect(f"nats://{node.host}:{node.port}")
+            request = json.dumps({"placement": {"preferred": node.name}}).encode()
+            for what in (f"STREAM.LEADER.STEPDOWN.{stream}", f"CONSUMER.LEADER.STEPDOWN.{stream}.{consumer}"):
+                with contextlib.suppress(nats.errors.Error):  # one is being elected
+                    await connection.request(f"$JS.API.{what}", request, timeout=2)
+            await connection.close()
+
+        def leads() -> bool:
+            with contextlib.suppress(LookupError):
+                return self.leader_of(stream) is node is self.consumer_leader_of(stream)
+            return False
+
+        give_up = time.monotonic() + seconds
+        while not leads():
+            assert time.monotonic() < give_up, f"{node.name} does not lead {stream}"
+            asyncio.run(step_down())
+            with contextlib.suppress(TimeoutError):
+                wait_for(leads, 2.0, "to lead")
 
     def end(self) -> None:
         """Make sure that all are gone."""

@@ -21,6 +21,7 @@ _CLASSES = {
     "nats-memory": "nats2:MemoryClient",
     "nats-file": "nats2:FileClient",
     "nats-cluster": "nats2:ReplicatedClient",
+    "nats-cluster-queue": "nats2:WorkQueueClient",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import nats
 from nats.errors import TimeoutError as NatsTimeout
-from nats.js.api import ConsumerConfig, StorageType, StreamConfig
+from nats.js.api import ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError
 
 from benchmark.clients.base import STAMP_BYTES, STOP, Client, Spread, body_of, timed
@@ -24,6 +24,8 @@ class MemoryClient(Client):
 
     storage = StorageType.MEMORY
     replicas = 1
+    retention = RetentionPolicy.LIMITS
+    """By default nothing that is acknowledged is removed."""
 
     def __init__(self, port: int) -> None:
         self._loop = asyncio.new_event_loop()
@@ -35,7 +37,13 @@ class MemoryClient(Client):
     async def _connect(self, port: int) -> None:
         self._nats = await nats.connect(f"nats://127.0.0.1:{port}")
         self._js = self._nats.jetstream()
-        config = StreamConfig(name=STREAM, subjects=[SUBJECT], storage=self.storage, num_replicas=self.replicas)
+        config = StreamConfig(
+            name=STREAM,
+            subjects=[SUBJECT],
+            storage=self.storage,
+            num_replicas=self.replicas,
+            retention=self.retention,
+        )
         await self._add_stream(config)
         consumer = ConsumerConfig(durable_name=DURABLE, max_ack_pending=20_000, ack_wait=300)
         await self._js.add_consumer(STREAM, consumer)
@@ -167,3 +175,9 @@ class ReplicatedClient(FileClient):
                 if time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(0.2)
+
+
+class WorkQueueClient(ReplicatedClient):
+    """The same on a stream that is a queue: what is acknowledged is removed, on all servers."""
+
+    retention = RetentionPolicy.WORK_QUEUE

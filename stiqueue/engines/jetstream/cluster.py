@@ -6,16 +6,17 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from typing import Any
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Interest
 
-from stiqueue.errors import StiQueueError, StoreError, Unavailable
+from stiqueue.engines.jetstream.answers import NO_RESPONDERS, NobodyThere, Refused, is_status, read_answer, unavailable
+from stiqueue.engines.jetstream.client import Hear, QuickClient
+from stiqueue.errors import StoreError
 
 CONNECT_SECONDS = 2.0
 """How long one server may take to accept a connection."""
@@ -23,26 +24,20 @@ START_SECONDS = 10.0
 """How long the first connection may take."""
 CALL_SECONDS = 5.0
 """How long an answer may take."""
+LOST_SECONDS = 1.0
+"""The same, for what was asked before the connection was lost, and may have been lost with it."""
 API_SECONDS = 10.0
 """The same, where something is to be made."""
 RESEND_SECONDS = 1.0
 """After how long without a confirmation an acknowledgement is sent again."""
+PAUSE_SECONDS = 0.05
+"""How long to wait before it is sent again, if it is known earlier that nobody got it."""
 CLOSE_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
 PENDING_BYTES = 64 << 20
 """How much may wait to be sent."""
-NO_RESPONDERS = "503"
 
 Handler = Callable[[Msg], Awaitable[None]]
-
-
-class Refused(StiQueueError):
-    """Raised when the cluster answers a request with an error of its own."""
-
-    def __init__(self, error: Mapping[str, Any]) -> None:
-        """Keep the number and the text of the cluster's answer."""
-        super().__init__(f"{error.get('description', error)} ({error.get('err_code', '')})")
-        self.number = int(error.get("err_code", 0))
-        self.text = str(error.get("description", ""))
 
 
 class Cluster:
@@ -53,10 +48,10 @@ class Cluster:
         self._servers = servers
         self._name = name
         self._logger = logger
-        self._client = Client()
-        self._tokens = count(1)
-        self._expected: dict[str, _Round] = {}
-        """Rounds that wait for a confirmation, by the last token of its subject."""
+        self._client = QuickClient(logger)
+        self._numbers = count(1)
+        self._rounds: dict[str, _Round] = {}
+        """Those that wait for confirmations, by a token of their subjects; the next is the index of the message."""
         self._inbox = ""
         self._closing = False
         self.on_reconnect: Callable[[], None] = lambda: None
@@ -107,7 +102,7 @@ class Cluster:
                 f"no NATS server of {', '.join(self._servers)} can be used: {error or type(error).__name__}"
             ) from error
         self._inbox = self._client.new_inbox()
-        await self.subscribe(f"{self._inbox}.*", self._confirmed)
+        await self.subscribe_quickly(f"{self._inbox}.*.*", self._confirmed)
 
     async def _failed(self, error: Exception) -> None:
         self._logger.debug("NATS: %r", error)
@@ -115,6 +110,7 @@ class Cluster:
     async def _disconnected(self) -> None:
         if not self._closing:
             self._logger.warning("the connection to NATS is lost; looking for another server")
+        asyncio.get_running_loop().call_later(LOST_SECONDS, _give_up, self._client.open_requests())
 
     async def _reconnected(self) -> None:
         self._logger.warning("connected to NATS again")
@@ -125,7 +121,7 @@ class Cluster:
         self._closing = True
         if self._client.is_connected:
             with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
-                await asyncio.wait_for(self._client.flush(), CLOSE_SECONDS)
+                await self.reach(CLOSE_SECONDS)
         if not self._client.is_closed:
             with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
                 await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
@@ -140,10 +136,26 @@ class Cluster:
         """Call `handler` with each message on `subject`. What comes is bounded by what was asked for, not here."""
         return await self._client.subscribe(subject, cb=handler, pending_msgs_limit=0, pending_bytes_limit=0)
 
-    async def flush(self) -> None:
-        """Wait until the server has read all that was sent, and we all that it sent before its answer."""
-        with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError):
-            await asyncio.wait_for(self._client.flush(), CALL_SECONDS)
+    async def subscribe_quickly(self, subject: str, hear: Hear) -> Interest:
+        """Do the same for what comes in great numbers; see `QuickClient.subscribe_quickly`."""
+        return await self._client.subscribe_quickly(subject, hear)
+
+    async def lose_interest(self, interest: Interest) -> None:
+        """Get no more messages, after those that are on their way."""
+        with contextlib.suppress(nats_errors.Error):  # the connection is gone, and all interest with it
+            await self._client.stop(interest)
+            await self.reach(DRAIN_SECONDS)
+            await interest.unsubscribe()
+
+    async def reach(self, timeout: float = CALL_SECONDS) -> bool:
+        """Wait until the server has read all that was sent, and we all that it sent before; return whether it did.
+
+        nats-py has `flush` for this, whose question overtakes what waits to be sent, and whose answer ends the reading
+        when nobody waits for it any more.
+        """
+        myself = {0: ("", b"")}
+        await self._confirm_once(myself, timeout)
+        return not myself
 
     async def send(
         self, subject: str, body: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
@@ -198,29 +210,59 @@ class Cluster:
             await self._confirm_once(waiting, min(RESEND_SECONDS, give_up - loop.time()))
         return list(waiting)
 
-    async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> None:
-        """Send all of `waiting` and drop those that are confirmed."""
-        expected = _Round(waiting)
-        tokens = []
-        try:
-            for index, (subject, body) in list(waiting.items()):
-                token = f"{next(self._tokens):x}"
-                tokens.append(token)
-                self._expected[token] = expected
-                expected.indices[token] = index
-                await self.send(subject, body, f"{self._inbox}.{token}")
-            await asyncio.wait_for(expected.done, timeout)
-        except (asyncio.TimeoutError, Unavailable):
-            await asyncio.sleep(min(0.05, timeout))
-        finally:
-            for token in tokens:
-                self._expected.pop(token, None)
+    async def confirm_once(self, messages: Iterable[tuple[str, bytes]], timeout: float = CALL_SECONDS) -> list[int]:
+        """Do as `confirm` for messages that do harm when they come twice, or late.
 
-    async def _confirmed(self, answer: Msg) -> None:
-        token = answer.subject.rpartition(".")[2]
-        expected = self._expected.pop(token, None)
+        They are sent when the server that is connected is seen to read, for one that hangs would pass them on when it
+        goes on; and they are sent again only if surely nobody got them.
+        """
+        waiting = dict(enumerate(messages))
+        unsure: set[int] = set()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + timeout
+        while waiting and loop.time() < give_up:
+            if await self.reach(min(RESEND_SECONDS, give_up - loop.time())):
+                sent_to_nobody = await self._confirm_once(waiting, give_up - loop.time())
+                unsure |= waiting.keys() - sent_to_nobody
+                waiting = {index: waiting[index] for index in sent_to_nobody}
+        return sorted(unsure | waiting.keys())
+
+    async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> set[int]:
+        """Send all of `waiting` and drop those that are confirmed. Return those that surely nobody got.
+
+        What has no subject is sent to ourselves, by way of the server.
+        """
+        expected = _Round(waiting)
+        token = f"{next(self._numbers):x}"
+        inbox = f"{self._inbox}.{token}."
+        self._rounds[token] = expected
+        try:
+            await self._client.publish_many(
+                [(subject or f"{inbox}{index}", body, f"{inbox}{index}") for index, (subject, body) in waiting.items()]
+            )
+            await asyncio.wait_for(expected.done, timeout)
+        except asyncio.TimeoutError:
+            pass
+        except nats_errors.Error:
+            expected.refused.update(waiting)
+        finally:
+            del self._rounds[token]
+        if waiting:
+            await asyncio.sleep(min(PAUSE_SECONDS, timeout))
+        return expected.refused
+
+    def _confirmed(self, answer: Msg) -> None:
+        _, token, index = answer.subject.rsplit(".", 2)
+        expected = self._rounds.get(token)
         if expected is not None:
-            expected.answered(token, not is_status(answer, NO_RESPONDERS))
+            expected.answered(int(index), not is_status(answer, NO_RESPONDERS))
+
+
+def _give_up(requests: Iterable[asyncio.Future[Msg]]) -> None:
+    """Let requests fail that are not answered yet."""
+    for request in requests:
+        if not request.done():
+            request.set_exception(nats_errors.TimeoutError())
 
 
 class _Round:
@@ -228,44 +270,18 @@ class _Round:
 
     def __init__(self, waiting: dict[int, tuple[str, bytes]]) -> None:
         self._waiting = waiting
-        self.indices: dict[str, int] = {}
-        self._left = len(waiting)
+        self.refused: set[int] = set()
+        """Those that surely nobody got."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def answered(self, token: str, confirmed: bool) -> None:
+    def answered(self, index: int, confirmed: bool) -> None:
         if confirmed:
-            self._waiting.pop(self.indices[token], None)
-        self._left -= 1
-        if not self._left and not self.done.done():
+            self._waiting.pop(index, None)
+            self.refused.discard(index)
+        else:
+            self.refused.add(index)
+        if len(self.refused) >= len(self._waiting) and not self.done.done():
             self.done.set_result(None)
-
-
-class NobodyThere(Unavailable):
-    """Raised when nobody listens, so that surely nothing happened."""
-
-
-def unavailable(error: Exception) -> Unavailable:
-    """Return an error of the connection as one of ours."""
-    text = str(error).removeprefix("nats: ") or type(error).__name__
-    return Unavailable(f"the NATS cluster does not answer: {text}")
-
-
-def read_answer(answer: Msg) -> dict[str, Any]:
-    """Return an answer of JetStream.
-
-    Raises:
-        Refused: it is an error.
-    """
-    read: dict[str, Any] = json.loads(answer.data)
-    if "error" in read:
-        raise Refused(read["error"])
-    return read
-
-
-def is_status(message: Msg, *statuses: str) -> bool:
-    """Return whether a message is one of the cluster's statuses instead of a message."""
-    headers = message.headers
-    return bool(headers) and not message.data and headers.get("Status", "") in statuses  # type: ignore[union-attr]
 
 
 __all__ = ["Cluster", "NobodyThere", "Refused", "is_status", "read_answer", "unavailable"]

@@ -66,6 +66,8 @@ class JetStreamConsumer:
         self._late: list[tuple[int, str]] = []
         self._final: list[tuple[Entry, str]] = []
         """Messages that came with `no_ack` and are not acknowledged yet."""
+        self._settling = 0
+        """Messages that it holds until the cluster confirms their acknowledgement."""
         self._under_way = 0
         """Messages that came and are being settled before they are given to anybody."""
 
@@ -150,6 +152,16 @@ class JetStreamConsumer:
         if self._held.pop(lease.lease_id, None) is not None:
             self._bytes_left += lease.entry.size
 
+    def settling(self, number: int) -> None:
+        """Have credit for so many more messages: their acknowledgement is on its way, or (below 0) has come to an end.
+
+        So the next messages come while the cluster stores that. A stream that ends when nothing is ready waits for it,
+        to ask again then.
+        """
+        self._settling += number
+        if number > 0 and self.asked.wait != 0 and not self._closed and not self._pull.stands:
+            self._wake()
+
     def freed(self) -> None:
         """Something was settled: there is room again, or nothing more to wait for."""
         if self._closed:
@@ -168,7 +180,8 @@ class JetStreamConsumer:
     def _credit(self) -> int:
         if self._finishing or self._bytes_left <= 0:
             return 0
-        return int(min(self.asked.prefetch - len(self._held) - self._under_way, self._left))
+        held = len(self._held) - (self._settling if self.asked.wait != 0 else 0)
+        return int(min(self.asked.prefetch - held - self._under_way, self._left))
 
     def _request(self) -> dict[str, Any] | None:
         credit = self._credit()

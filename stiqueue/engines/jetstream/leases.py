@@ -1,15 +1,16 @@
 """The leases of one gateway: what its consumers hold, kept alive in the cluster and settled there.
 
 JetStream takes an acknowledgement of any delivery of a message for that of its latest one. So the gateway that
-delivered it judges every settlement, by this table; others pass it on. A lease is good for as long as the cluster
+delivered it judges every settlement, by this table; others pass it on. And so a message is given back once at the most:
+a second time would take it from whoever has got it meanwhile. A lease is good for as long as the cluster
 surely does not give the message to somebody else: `ACK_WAIT` from when the last heartbeat that it confirmed was sent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stiqueue.alarms import Alarms
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 SETTLE_SECONDS = 10.0
 """How long the cluster may take to confirm a settlement."""
+FRESH_IDS = 256
+"""How many ids are made at once."""
 MAX_ATTEMPTS_REASON = "max-attempts"
+
+Confirm = Callable[[Iterable[tuple[str, bytes]], float], Awaitable[list[int]]]
 
 ACK, NAK, TERM, IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
@@ -95,6 +100,7 @@ class Leases:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._held: dict[str, Lease] = {}
+        self._fresh_ids: list[str] = []
         self._limits: Alarms[str, Lease] = Alarms()
         self.on_limit: Callable[[], None] = lambda: None
         """Called when a time limit is set."""
@@ -108,7 +114,9 @@ class Leases:
 
     def grant(self, queue: str, entry: Entry, reply: str, consumer: JetStreamConsumer) -> Lease:
         """Lease a message that has just come to `consumer`."""
-        lease_id = f"{self._gateway}-{new_lease_ids(1)[0]}"
+        if not self._fresh_ids:
+            self._fresh_ids = new_lease_ids(FRESH_IDS)
+        lease_id = f"{self._gateway}-{self._fresh_ids.pop()}"
         now = self._clock.monotonic()
         lease = Lease(lease_id, queue, entry, reply, consumer, now)
         lease.good_until = self._loop.time() + self._ack_wait
@@ -156,7 +164,7 @@ class Leases:
                 self._limits.set(lease.lease_id, self._clock.monotonic() + settlement.delay, lease)
             self.on_limit()
         elif settlement.outcome is Outcome.ACK:
-            await self._tell(leases, ACK, self._acked)
+            await self._acknowledge(leases)
         elif settlement.outcome is Outcome.DEAD_LETTER:
             await self._bury(leases, settlement.reason or "rejected")
         else:
@@ -176,7 +184,20 @@ class Leases:
             if delay:
                 self.delayed[lease.queue][lease.id] = due
 
-        await self._tell(leases, answer, done)
+        try:
+            await self._tell(leases, answer, done, self._cluster.confirm_once)
+        finally:
+            self._end(leases)  # what was not confirmed, somebody else may have by now
+
+    async def _acknowledge(self, leases: Sequence[Lease]) -> None:
+        numbers = Counter(lease.consumer for lease in leases)
+        for consumer, number in numbers.items():
+            consumer.settling(number)
+        try:
+            await self._tell(leases, ACK, self._acked)
+        finally:
+            for consumer, number in numbers.items():
+                consumer.settling(-number)
 
     def _acked(self, lease: Lease) -> None:
         self.totals[lease.queue].acked += 1
@@ -202,7 +223,9 @@ class Leases:
         await self._cluster.confirm([(reply, TERM)], SETTLE_SECONDS)
         self.totals[queue].dead_lettered += 1
 
-    async def _tell(self, leases: Sequence[Lease], answer: bytes, done: Callable[[Lease], None]) -> None:
+    async def _tell(
+        self, leases: Sequence[Lease], answer: bytes, done: Callable[[Lease], None], confirm: Confirm | None = None
+    ) -> None:
         """Tell the cluster what becomes of messages, and end the leases of which it has confirmed it."""
         if not leases:
             return
@@ -210,7 +233,8 @@ class Leases:
             lease.settling = True
         unconfirmed: Iterable[int] = range(len(leases))
         try:
-            unconfirmed = await self._cluster.confirm([(lease.reply, answer) for lease in leases], SETTLE_SECONDS)
+            confirm = confirm or self._cluster.confirm
+            unconfirmed = await confirm([(lease.reply, answer) for lease in leases], SETTLE_SECONDS)
         finally:
             open_ones = set(unconfirmed)
             ended = [lease for index, lease in enumerate(leases) if index not in open_ones]
@@ -244,7 +268,7 @@ class Leases:
         for lease in leases:
             lease.settling = True
         try:
-            await self._cluster.confirm([(reply, NAK) for _, reply in sorted([*back, *late])], SETTLE_SECONDS)
+            await self._cluster.confirm_once([(reply, NAK) for _, reply in sorted([*back, *late])], SETTLE_SECONDS)
             for lease in last:
                 await self._publisher.bury(lease.queue, lease.entry_after, MAX_ATTEMPTS_REASON)
                 await self._cluster.confirm([(lease.reply, TERM)], SETTLE_SECONDS)

@@ -26,7 +26,6 @@ SILENCE_SECONDS = 12.0
 FLIGHT_SECONDS = 2.0
 """How long messages may be on their way after the cluster has said that the request is over."""
 RETRY_SECONDS = 0.25
-DRAIN_SECONDS = 5.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -125,10 +124,10 @@ class Pull:
         self._interests += 1
         number = self._interests
 
-        async def heard(message: Msg) -> None:
+        def heard(message: Msg) -> None:
             self._hear(message, number)
 
-        self._interest = await self._cluster.subscribe(self._cluster.new_inbox(), heard)
+        self._interest = await self._cluster.subscribe_quickly(self._cluster.new_inbox(), heard)
 
     def _again_soon(self) -> None:
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._owner.ended, End.LOST)
@@ -151,7 +150,7 @@ class Pull:
         self._stopped = True
         interest = self._interest
         if interest is not None and self.expected:
-            await _drained(interest)
+            await self._cluster.lose_interest(interest)
             if self._interest is interest:
                 self._interest = None
         self.expected = 0
@@ -167,7 +166,7 @@ class Pull:
         interest, self._interest = self._interest, None
         if interest is not None:
             self._interests += 1
-            await _drained(interest)
+            await self._cluster.lose_interest(interest)
 
     def _hear(self, message: Msg, number: int) -> None:
         self._heard = time.monotonic()
@@ -208,11 +207,3 @@ class Pull:
         # Nobody is in charge, a new leader, a consumer that is gone.
         self._streams.forget(self._queue)
         return self._again_soon
-
-
-async def _drained(interest: Interest) -> None:
-    """Get no more messages, after those that are on their way."""
-    try:
-        await asyncio.wait_for(interest.drain(), DRAIN_SECONDS)  # type: ignore[no-untyped-call]
-    except Exception:  # the connection is gone, and all interest with it
-        return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,11 @@ STREAM_NOT_FOUND = 10059
 STORE_FAILED = 10077
 NO_ROOM = {10023, 10047, 10122}
 TOO_LARGE = 10054
-NOT_YET = {10005, 10008, 10009, 10074}
+NO_PEERS = 10005
+PEERS_SECONDS = 5.0
+"""How long after its start a cluster may lack servers."""
+RETRY_SECONDS = 0.25
+NOT_YET = {NO_PEERS, 10008, 10009, 10074}
 """Answers of a cluster that has not enough servers now: no peers, no leader, no cluster."""
 
 
@@ -196,13 +201,26 @@ class Streams:
         config = self._config("rehearsal") | {"name": name, "subjects": [f"{self._names.prefix}.rehearsal.{key}"]}
         config["metadata"] = {"stiqueue": "rehearsal"}
         try:
-            await self._cluster.call(f"STREAM.CREATE.{name}", **config)
+            await self._create_patiently(config)
             await self._cluster.call(f"STREAM.DELETE.{name}")
         except StiQueueError as error:
             text = f"the NATS cluster cannot keep a new queue with {self._replicas} replicas: {error}"
             if not await self._was_able():
                 raise StoreError(text) from error
             self._logger.warning("%s; it did so before, so it is taken for a server that is down", text)
+
+    async def _create_patiently(self, config: dict[str, Any]) -> None:
+        """Make a stream, perhaps in a cluster of which some servers have only just begun to hear of each other."""
+        give_up = time.monotonic() + PEERS_SECONDS
+        while True:
+            try:
+                await self._cluster.call(f"STREAM.CREATE.{config['name']}", **config)
+            except Refused as error:
+                if error.number != NO_PEERS or time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
 
     async def _was_able(self) -> bool:
         """Whether there is a queue with as many replicas as are asked for."""
