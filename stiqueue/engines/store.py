@@ -106,7 +106,7 @@ class Store(View):
         """
         places = found = 0
         few: list[int] = []
-        for keys in _runs(sorted(removed)):
+        for keys in _runs(sorted(set(removed))):
             if len(keys) >= _MANY:
                 count, rest = self._delete_inside(keys)
                 places += 1
@@ -121,7 +121,7 @@ class Store(View):
             inside = range(key, key + count)
             going = len(gone.intersection(inside))
             found += going
-            if going == count:
+            if going and going == count:
                 whole.append(key)
             elif going or not updated.keys().isdisjoint(inside):
                 partly.append(key)
@@ -196,16 +196,15 @@ class Store(View):
         newest_ms = oldest_ms + int(2_000 * REMEMBERED_SECONDS)
         self._db.execute(f"DELETE FROM request WHERE no < ifnull(({first}), {_END})", (oldest_ms, newest_ms))
 
-    def _in_one(self, head: str, each: str, tail: str, rows: Sequence[Sequence[object]]) -> int:
-        """Execute ``head each,each,... tail`` with the values of `rows`; return how many rows of the file changed."""
-        done = changed = 0
+    def _in_one(self, head: str, each: str, tail: str, rows: Sequence[Sequence[object]]) -> None:
+        """Execute ``head each,each,... tail`` with the values of `rows`."""
+        done = 0
         for width in _WIDTHS:
             while len(rows) - done >= width:
                 part = rows[done : done + width]
                 statement = head + ",".join([each] * width) + tail
-                changed += self._db.execute(statement, list(chain.from_iterable(part))).rowcount
+                self._db.execute(statement, list(chain.from_iterable(part)))
                 done += width
-        return changed
 
     # -- space --------------------------------------------------------------------------------------------------------
 
@@ -224,7 +223,7 @@ class Store(View):
 
 
 def _runs(keys: Sequence[int]) -> Iterator[range]:
-    """Return the runs of consecutive numbers in rising `keys`."""
+    """Return the runs of consecutive numbers in `keys`, which rise."""
     if keys and keys[-1] - keys[0] == len(keys) - 1:  # as it usually is
         yield range(keys[0], keys[-1] + 1)
         return

@@ -117,6 +117,13 @@ def test_a_message_to_delete_that_is_missing_is_damage(store: Store) -> None:
         delete(store, keys)
 
 
+def test_a_message_that_is_to_be_deleted_twice_takes_no_other_along(store: Store) -> None:
+    keys = insert(store, [b"a", b"b", b"c"])
+    with pytest.raises(StoreDamaged, match="1 of 3 messages to remove are missing"):
+        delete(store, [keys[0], keys[0], keys[2]])
+    assert len(everything(store)) == 3
+
+
 def altered(row: Row, **columns: int) -> Row:
     """Return a message with other columns, and the check of these."""
     row = row._replace(**columns)
