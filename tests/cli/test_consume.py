@@ -72,7 +72,8 @@ def test_it_can_be_stopped_while_it_waits(cli: Cli, client: SQClient, number: si
 
 
 def test_it_can_be_stopped_in_the_middle_of_many(cli: Cli, client: SQClient) -> None:
-    client.enq_many(map(str, range(20_000)))
+    many = 200_000  # more than can be printed before the signal is looked at
+    client.enq_many(map(str, range(many)))
     with cli.start("consume", "--prefetch", "1000") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"0\n"
@@ -83,8 +84,8 @@ def test_it_can_be_stopped_in_the_middle_of_many(cli: Cli, client: SQClient) -> 
     printed = 1 + len(out.splitlines())
     until(lambda: client.counts().leased, 0)
     counts = client.counts()
-    assert printed < 20_000
-    assert (counts.acked, counts.ready) == (printed, 20_000 - printed)
+    assert printed < many
+    assert (counts.acked, counts.ready) == (printed, many - printed)
     assert client.peek(1) == str(printed).encode()
 
 

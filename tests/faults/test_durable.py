@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -169,13 +170,9 @@ def test_21_disk_full(run: Run) -> None:
 
         # Somebody else takes the rest of the disk, and gives it back.
         ballast = disk / "ballast"
-        with ballast.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-            except OSError:
-                pass
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
         filler.fill()
         settle(run, recorder, run.counts().ready // 2, "beside the ballast")
         ballast.unlink()
