@@ -43,8 +43,9 @@ class Recent(Generic[T]):
 
     def forget(self, queue: str, request_id: str) -> None:
         """Forget a request that came to nothing."""
+        name = _name(queue, request_id)
         for generation in self._generations:
-            generation.pop(_name(queue, request_id), None)
+            generation.pop(name, None)
 
     def _turn(self, now: float) -> None:
         for _ in self._generations:

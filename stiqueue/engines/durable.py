@@ -191,13 +191,13 @@ class DurableEngine(LocalEngine):
             with self._lock:
                 queue.coming -= len(run)
                 queue.coming_bytes -= size
-                if batch.request_id:
+                later = self._clock.monotonic()
+                if batch.request_id and error is None:
+                    ids = packed(receipt.first_id, receipt.count)
+                    self._recent.remember(batch.queue, batch.request_id, ids, later)
+                elif batch.request_id:
                     self._recent.forget(batch.queue, batch.request_id)
                 if error is None:
-                    later = self._clock.monotonic()
-                    if batch.request_id:
-                        ids = packed(receipt.first_id, receipt.count)
-                        self._recent.remember(batch.queue, batch.request_id, ids, later)
                     if due_ms is not None:
                         queue.due_ms.update(dict.fromkeys(run.ids, due_ms))
                     queue.pending.add(run, size, now + batch.delay if batch.delay else None)

@@ -106,13 +106,12 @@ class Remains:
         try:
             if key is None:
                 self._learn(columns)
-            elif len(columns) == len(Pack._fields):
-                rows = _messages(key, columns)
-                if not rows:
-                    self._learn_lane(key, columns)
+            elif rows := _messages(key, columns):
                 right = [row for row in rows if is_right(row)]
                 self.unreadable += len(rows) - len(right)
                 return right
+            elif len(columns) == len(Pack._fields):  # of which the counters of a lane have as many
+                self._learn_lane(key, columns)
             else:
                 self._learn_request(columns)
         except _GARBAGE:

@@ -14,7 +14,7 @@ from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Interest
 
-from stiqueue.engines.jetstream.answers import NO_RESPONDERS, NobodyThere, Refused, is_status, read_answer, unavailable
+from stiqueue.engines.jetstream.answers import NO_RESPONDERS, NobodyThere, is_status, read_answer, unavailable
 from stiqueue.engines.jetstream.client import Hear, QuickClient
 from stiqueue.errors import StoreError
 
@@ -282,6 +282,3 @@ class _Round:
             self.refused.add(index)
         if len(self.refused) >= len(self._waiting) and not self.done.done():
             self.done.set_result(None)
-
-
-__all__ = ["Cluster", "NobodyThere", "Refused", "is_status", "read_answer", "unavailable"]

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from nats.aio.msg import Msg
 
-from stiqueue.engines.jetstream.cluster import Cluster, NobodyThere
+from stiqueue.engines.jetstream.answers import NobodyThere
+from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.leases import SETTLE_SECONDS
 from stiqueue.engines.jetstream.names import Names
 from stiqueue.errors import StiQueueError, Unavailable

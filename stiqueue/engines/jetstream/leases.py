@@ -2,8 +2,8 @@
 
 JetStream takes an acknowledgement of any delivery of a message for that of its latest one. So the gateway that
 delivered it judges every settlement, by this table; others pass it on. And so a message is given back once at the most:
-a second time would take it from whoever has got it meanwhile. A lease is good for as long as the cluster
-surely does not give the message to somebody else: `ACK_WAIT` from when the last heartbeat that it confirmed was sent.
+a second time would take it from whoever has got it meanwhile. A lease is good for as long as the cluster surely does
+not give the message to somebody else: `ACK_WAIT` from when the last heartbeat that it confirmed was sent.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from stiqueue.engines.jetstream.cluster import CALL_SECONDS, Cluster, is_status, unavailable
+from stiqueue.engines.jetstream.answers import is_status, unavailable
+from stiqueue.engines.jetstream.cluster import CALL_SECONDS, Cluster
 from stiqueue.engines.jetstream.envelope import due_ms, open_message, time_ms
 from stiqueue.engines.jetstream.gateways import Gateways, Held, Holding
 from stiqueue.engines.jetstream.names import Names

@@ -9,7 +9,8 @@ from itertools import count
 from nats.aio.msg import Msg
 
 from stiqueue.engines.dead_letters import dead_letter, dead_letter_queue
-from stiqueue.engines.jetstream.cluster import Cluster, NobodyThere, Refused, read_answer
+from stiqueue.engines.jetstream.answers import NobodyThere, Refused, read_answer
+from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.envelope import MESSAGE_ID, TTL, batch_headers, message_id, schedule_headers
 from stiqueue.engines.jetstream.names import Names
 from stiqueue.engines.jetstream.streams import Stream, Streams

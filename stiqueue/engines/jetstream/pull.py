@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Interest
 
-from stiqueue.engines.jetstream.cluster import Cluster, is_status
+from stiqueue.engines.jetstream.answers import is_status
+from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.names import CONSUMER
 from stiqueue.engines.jetstream.streams import NANOSECONDS, Streams
 from stiqueue.errors import StiQueueError, Unavailable

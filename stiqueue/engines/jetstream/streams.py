@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.jetstream.cluster import Cluster, Refused
+from stiqueue.engines.jetstream.answers import Refused
+from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.names import CONSUMER, Names
 from stiqueue.errors import (
     DiskFull,
