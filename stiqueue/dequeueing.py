@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from stiqueue.backoff import Backoff
 from stiqueue.enqueueing import enq_and_ack
 from stiqueue.errors import LeaseStale, StiQueueError, Unavailable
 from stiqueue.limits import MAX_ACK_TIMEOUT
-from stiqueue.message import Body, Message, Outcome, Settlement
+from stiqueue.message import Body, Delivered, Message, Outcome, Settlement
 from stiqueue.session import M, Session
 from stiqueue.transport import Stream, Transport
 
@@ -107,9 +108,9 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
     wait = timeout
     while True:
         began = time.monotonic()
-        slot = await _ready_slot(session, name, wait)
+        slot, last = await _ready_slot(session, name, wait)
         try:
-            messages = await slot.stream.next()
+            messages = await _next(session, slot, last)
         except Unavailable as error:
             _drop(session, slot)
             await session.pause(backoff, error, slot.stream, began)
@@ -151,16 +152,15 @@ async def ack(session: Session[Any], /, *messages: Message) -> bool:
     return all_held
 
 
-async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> Slot:
-    """Return this flow's slot with a stream that may be given a message, its last message being acked."""
+async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> tuple[Slot, Message | None]:
+    """Return this flow's slot with a stream, and the message that must be acked before that is given another."""
     transport = session.connected()
     slot: Slot | None = session.own.value
     if slot is not None:
         with session.lock:
             last, slot.message = slot.message, None
         if last is not None and slot.wait == wait and last.queue == queue:
-            _ack_soon(session, transport, last, slot)
-            return slot
+            return slot, last
         if last is not None:
             await _ack_and_close(session, transport, last)
         _drop(session, slot)
@@ -170,29 +170,54 @@ async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> 
     session.own.value = slot
     with session.lock:
         session.held.add(slot)
-    return slot
+    return slot, None
+
+
+async def _next(session: Session[Any], slot: Slot, last: Message | None) -> Sequence[Delivered] | None:
+    """Ack the `last` message, if there is one, and wait for the next."""
+    if last is not None:
+        try:
+            exchanged = await session.connected().exchange(last.lease_id)
+        except StiQueueError as error:
+            _not_acked(session, last, error)
+            raise
+        if exchanged is None:
+            _ack_soon(session, last, slot)
+        else:
+            if not exchanged.was_held:
+                _acked_too_late(session, last)
+            if exchanged.messages:
+                return exchanged.messages
+    return await slot.stream.next()
 
 
 async def _ack_and_close(session: Session[Any], transport: Transport, message: Message) -> None:
     try:
         await transport.settle(Settlement([message.lease_id], close_stream=True), session.options.timeout)
     except Unavailable as error:
-        session.options.logger.warning("could not ack message %d, it is delivered again: %s", message.id, error)
+        _not_acked(session, message, error)
 
 
-def _ack_soon(session: Session[Any], transport: Transport, message: Message, slot: Slot) -> None:
+def _ack_soon(session: Session[Any], message: Message, slot: Slot) -> None:
     """Ack `message` while the next is waited for."""
-    logger = session.options.logger
 
     def done(_: list[str], stale: list[str] | StiQueueError) -> None:
         if isinstance(stale, StiQueueError):
             # Not acked, so the stream would never be given another message: let `deq` open a new one.
-            logger.warning("could not ack message %d, it is delivered again: %s", message.id, stale)
+            _not_acked(session, message, stale)
             slot.stream.cancel()
         elif stale:
-            logger.warning("message %d was acked too late: it is delivered again", message.id)
+            _acked_too_late(session, message)
 
-    transport.ack_soon(message.lease_id, done)
+    session.connected().ack_soon(message.lease_id, done)
+
+
+def _not_acked(session: Session[Any], message: Message, error: StiQueueError) -> None:
+    session.options.logger.warning("could not ack message %d, it is delivered again: %s", message.id, error)
+
+
+def _acked_too_late(session: Session[Any], message: Message) -> None:
+    session.options.logger.warning("message %d was acked too late: it is delivered again", message.id)
 
 
 def _drop(session: Session[Any], slot: Slot) -> None:

@@ -84,6 +84,14 @@ class Engine(Protocol):
         """Settle leases; return those that were not held any more."""
         ...
 
+    async def exchange(self, lease_id: str) -> Sequence[Leased] | None:
+        """Acknowledge a lease and return what its consumer is given next, as `Consumer.take` would; never blocks.
+
+        Does not wait until the acknowledgement is safe. Returns an empty sequence when there is nothing now, or when
+        it comes by `take`; None when the lease was not held any more.
+        """
+        ...
+
     async def counts(self, queues: Sequence[str]) -> list[Counts]:
         """Return the counts of the named queues, zeros for unknown ones; of all queues in use when none is named."""
         ...

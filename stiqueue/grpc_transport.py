@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from stiqueue.message import (
 )
 from stiqueue.options import Options
 from stiqueue.status import from_wire, handshake_failed
-from stiqueue.transport import Look, Stream
+from stiqueue.transport import Exchanged, Look, Stream
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.wire import (
     read_counts,
@@ -58,6 +59,7 @@ TOGETHER_BYTES = 1_000
 
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """A CANCELLED that we did not ask for is a server under a burst of calls."""
+_LOST = (*_RETRIED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 T = TypeVar("T")
 
@@ -70,7 +72,7 @@ class GrpcStream:
         self.cancel = responses.cancel
 
     async def next(self) -> Sequence[Delivered] | None:
-        response: pb.DeqResponse | None = await _read(self._responses)
+        response: pb.DeqResponse | None = await _heard(self._responses.read())
         return None if response is None else response.messages
 
     async def connected(self) -> bool:
@@ -86,7 +88,7 @@ class GrpcLook:
         self.cancel = responses.cancel
 
     async def next(self) -> list[PeekedMessage] | None:
-        response: pb.PeekResponse | None = await _read(self._responses)
+        response: pb.PeekResponse | None = await _heard(self._responses.read())
         return None if response is None else _shown([response], self._queue)
 
 
@@ -105,6 +107,8 @@ class GrpcTransport:
         self._request_ids = map("{}-{:x}".format, repeat(secrets.token_hex(8)), count(1))
         self._enq_together = Coalescer(concurrency, self._enq_each, StiQueueError, MOST_TOGETHER)
         self.ack_soon = AckSender(self._begin_ack).ack
+        self._exchanging = threading.Lock()
+        """Held while an `exchange` is under way. Nobody waits for it."""
         self._ack_together = Coalescer(concurrency, self._ack_each, StiQueueError, MOST_TOGETHER)
 
     async def enq(self, batch: Batch, timeout: float) -> Receipt:
@@ -185,6 +189,16 @@ class GrpcTransport:
         except (Closed, ChannelClosed):
             finished(None, None)
 
+    async def exchange(self, lease_id: str) -> Exchanged | None:
+        if not self._exchanging.acquire(blocking=False):
+            return None  # of many threads one does this, and the acks of the others travel together
+        request = pb.AckRequest(lease_ids=[lease_id], take_next=True)
+        try:
+            response = await _heard(self._calls.unary(self._connections.stub().Ack, request, BACKGROUND_SECONDS))
+        finally:
+            self._exchanging.release()
+        return Exchanged(not response.stale_lease_ids, response.messages)
+
     async def counts(self, queues: Sequence[str], timeout: float) -> list[Counts]:
         return read_counts(await self._call(self._connections.stub().Cnt, pb.CntRequest(queues=queues), timeout))
 
@@ -249,7 +263,7 @@ class GrpcTransport:
             return Closed("the client was closed")
         if handshake_failed(call):
             return from_wire(call)
-        if call.code() in _RETRIED or call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if call.code() in _LOST:
             return Unavailable(f"no answer from {self._endpoint} within {timeout:g} s: {call.details()}")
         return from_wire(call)
 
@@ -262,15 +276,15 @@ def _encoded(write: Callable[[Any], T], value: Any) -> T:
         raise InvalidRequest(str(error)) from error
 
 
-async def _read(responses: Responses) -> Any:
-    """Return the next response of a stream, or None when it has ended; failures become errors of ours."""
+async def _heard(response: Coroutine[Any, Any, Any]) -> Any:
+    """Return what is read of a stream, or answered for one; failures become errors of ours."""
     try:
-        return await responses.read()
+        return await response
     except ChannelClosed as error:
         raise Unavailable("the subscription was given up") from error
     except grpc.RpcError as error:
         call: Any = error
-        if call.code() in _RETRIED and not handshake_failed(call):
+        if call.code() in _LOST and not handshake_failed(call):
             raise Unavailable(f"connection lost: {call.details()}") from error
         raise from_wire(call) from error
 

@@ -109,6 +109,13 @@ def check_settlement(settlement: Settlement) -> None:
     _text("reason", settlement.reason, MAX_REASON_BYTES, "BAD_REASON")
 
 
+def check_exchange(settlement: Settlement) -> None:
+    """Check what one `Ack` asks for that takes the next messages as well."""
+    check_settlement(settlement)
+    if settlement.outcome is not Outcome.ACK or len(settlement.lease_ids) > 1 or settlement.close_stream:
+        raise InvalidRequest("take_next: it goes with the ACK of a single lease whose stream goes on", "BAD_TAKE_NEXT")
+
+
 def check_peek(query: PeekQuery) -> None:
     """Check what one `Peek` asks for."""
     _between("limit", query.limit, 0, 2**63 - 1, "BAD_LIMIT")

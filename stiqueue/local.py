@@ -23,7 +23,7 @@ from stiqueue.lease import Lease, Owner
 from stiqueue.message import Batch, Counts, Delivered, PeekedMessage, PeekQuery, Receipt, Settlement, Subscription
 from stiqueue.options import LOGGER, Options
 from stiqueue.threads import run
-from stiqueue.transport import Acked, Look, Stream
+from stiqueue.transport import Acked, Exchanged, Look, Stream
 
 MAX_MESSAGE_BYTES = (4 << 20) - limits.MESSAGE_ROOM
 """What a server allows by default, so that what works here works there."""
@@ -163,6 +163,10 @@ class LocalTransport:
             answer.add_done_callback(lambda stale: done([lease_id], _outcome(stale)))
         else:
             done([lease_id], answer)
+
+    async def exchange(self, lease_id: str) -> Exchanged:
+        given = self._engine.exchange_now(lease_id)
+        return Exchanged(given is not None, given or ())
 
     async def counts(self, queues: Sequence[str], timeout: float) -> list[Counts]:
         return self._engine.counts_now(queues)

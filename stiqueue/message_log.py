@@ -16,9 +16,8 @@ SHOWN_BODY_BYTES = 80
 class Held(NamedTuple):
     """What a lease is of."""
 
-    queue: str
     message_id: int
-    consumer: str
+    stream: StreamLog
 
 
 class MessageLog:
@@ -38,7 +37,7 @@ class MessageLog:
     def enqueued(self, batch: Batch, first_id: int) -> None:
         """Messages have come."""
         for number, body in enumerate(batch.bodies):
-            self._message("enq", batch.queue, first_id + number, body)
+            self._message("enq", first_id + number, body, {"queue": batch.queue})
 
     def came(self, asked: Subscription) -> StreamLog:
         """There is a new consumer; return what logs of it."""
@@ -58,12 +57,20 @@ class MessageLog:
             if held is None:
                 self.logger.debug("%s of a lease that is not known%s", what, how)
             else:
-                self.logger.debug("%s %s #%d%s", what, held.queue, held.message_id, how, extra=held._asdict())
+                extra = {"message_id": held.message_id, **held.stream.extra}
+                self.logger.debug("%s %s #%d%s", what, held.stream.queue, held.message_id, how, extra=extra)
 
-    def _message(self, what: str, queue: str, message_id: int, body: bytes, **more: str) -> None:
+    def exchanged(self, found: dict[str, Held | None], given: Sequence[Leased] | None) -> None:
+        """A lease of which `holds` has `found` the message was acked, and its stream `given` others; None: too late."""
+        self.settled(Outcome.ACK, found, found if given is None else ())
+        for held in found.values():
+            if held is not None and given:
+                held.stream.delivered(given)
+
+    def _message(self, what: str, message_id: int, body: bytes, extra: dict[str, str]) -> None:
         shown = body if len(body) <= SHOWN_BODY_BYTES else body[:SHOWN_BODY_BYTES] + b"..."
-        extra = {"queue": queue, "message_id": message_id, **more}
-        self.logger.debug("%s %s #%d %r (%d bytes)", what, queue, message_id, shown, len(body), extra=extra)
+        told = {"message_id": message_id, **extra}
+        self.logger.debug("%s %s #%d %r (%d bytes)", what, extra["queue"], message_id, shown, len(body), extra=told)
 
 
 class StreamLog:
@@ -72,18 +79,19 @@ class StreamLog:
     def __init__(self, log: MessageLog, asked: Subscription) -> None:
         """It has `asked` for messages."""
         self._log = log
-        self._asked = asked
+        self.queue = asked.queue
+        self.extra = {"queue": asked.queue, "consumer": asked.consumer}
+        """What all its log lines carry."""
         self._lease_ids: list[str] = []
         self._say("came")
 
     def delivered(self, messages: Iterable[Leased]) -> None:
         """Messages are sent to it."""
-        queue, consumer = self._asked.queue, self._asked.consumer
         for leased in messages:
             if leased.lease_id:
-                self._log._held[leased.lease_id] = Held(queue, leased.entry.id, consumer)
+                self._log._held[leased.lease_id] = Held(leased.entry.id, self)
                 self._lease_ids.append(leased.lease_id)
-            self._log._message("deq", queue, leased.entry.id, leased.entry.body, consumer=consumer)
+            self._log._message("deq", leased.entry.id, leased.entry.body, self.extra)
 
     def left(self) -> None:
         """Its stream has ended; what it held goes back."""
@@ -92,6 +100,5 @@ class StreamLog:
         self._say("left")
 
     def _say(self, what: str) -> None:
-        queue, consumer = self._asked.queue, self._asked.consumer
-        extra = {"queue": queue, "consumer": consumer}
-        self._log.logger.debug("consumer %r of %s: %s", consumer, queue, what, extra=extra)
+        consumer = self.extra["consumer"]
+        self._log.logger.debug("consumer %r of %s: %s", consumer, self.queue, what, extra=self.extra)

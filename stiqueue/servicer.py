@@ -31,6 +31,7 @@ from stiqueue.wire import (
     read_settlement,
     read_subscription,
     write_counts,
+    write_exchanged,
     write_peeked,
     write_receipt,
 )
@@ -134,10 +135,16 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     @_reports_errors
     async def Ack(self, request: pb.AckRequest, context: Context) -> pb.AckResponse:
         settlement = read_settlement(request)
-        limits.check_settlement(settlement)
+        (limits.check_exchange if request.take_next else limits.check_settlement)(settlement)
         # For no queue in particular: a lease id cannot be guessed, so whoever has one was given the message.
         self._check(Right.DEQ)
         found = self._log.holds(settlement.lease_ids) if self._log.is_on else None
+        if request.take_next:
+            (lease_id,) = settlement.lease_ids
+            given = await self.engine.exchange(lease_id)
+            if found:
+                self._log.exchanged(found, given)
+            return write_exchanged(lease_id, given)
         stale = await self.engine.settle(settlement)
         if found:
             self._log.settled(settlement.outcome, found, stale)

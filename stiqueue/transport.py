@@ -6,7 +6,7 @@ The coroutines of a blocking transport never suspend, see `stiqueue.concurrency`
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stiqueue.errors import StiQueueError
 from stiqueue.message import Batch, Counts, Delivered, PeekedMessage, PeekQuery, Receipt, Settlement, Subscription
@@ -14,6 +14,15 @@ from stiqueue.message import Batch, Counts, Delivered, PeekedMessage, PeekQuery,
 Acked = Callable[[list[str], "list[str] | StiQueueError"], None]
 """Told of leases that were acked in the background: (leases, those of them that were stale, or why it failed).
 Called on any thread; must not block."""
+
+
+class Exchanged(NamedTuple):
+    """What an ack was answered that takes the next messages."""
+
+    was_held: bool
+    """False: the ack came too late, the message is delivered again."""
+    messages: Sequence[Delivered]
+    """What is next; empty: it comes on the stream."""
 
 
 class Stream(Protocol):
@@ -65,6 +74,14 @@ class Transport(Protocol):
 
     def ack_soon(self, lease_id: str, done: Acked) -> None:
         """Ack in the background, together with others."""
+        ...
+
+    async def exchange(self, lease_id: str) -> Exchanged | None:
+        """Ack a lease and take the next messages of its stream; None when `ack_soon` is better: others ack just now.
+
+        Raises:
+            Unavailable: the connection is lost; what the stream held, and perhaps this message, is given back.
+        """
         ...
 
     async def counts(self, queues: Sequence[str], timeout: float) -> list[Counts]: ...

@@ -111,8 +111,20 @@ def write_receipt(receipt: Receipt) -> pb.EnqResponse:
 
 
 def write_messages(messages: Iterable[Leased]) -> pb.DeqResponse:
-    # Field by field, and none that is zero: half the time of keyword arguments, for each of a million messages.
     response = pb.DeqResponse()
+    _add_messages(response, messages)
+    return response
+
+
+def write_exchanged(lease_id: str, messages: Iterable[Leased] | None) -> pb.AckResponse:
+    """Write what `Engine.exchange` of a lease has returned."""
+    response = pb.AckResponse(stale_lease_ids=[lease_id] if messages is None else ())
+    _add_messages(response, messages or ())
+    return response
+
+
+def _add_messages(response: pb.DeqResponse | pb.AckResponse, messages: Iterable[Leased]) -> None:
+    # Field by field, and none that is zero: half the time of keyword arguments, for each of a million messages.
     add = response.messages.add
     for leased in messages:
         message_id, body, attempt, properties = leased.entry
@@ -126,7 +138,6 @@ def write_messages(messages: Iterable[Leased]) -> pb.DeqResponse:
             message.priority = properties.priority
         if properties.headers:
             message.headers.update(properties.headers)
-    return response
 
 
 def write_counts(counts: Iterable[Counts]) -> pb.CntResponse:

@@ -287,6 +287,16 @@ ACK: list[tuple[str, dict[str, Any], str, str]] = [
     ("ACK with a reason", {"reason": "r"}, "BAD_REASON", "reason"),
     ("REQUEUE with a reason", {"outcome": pb.OUTCOME_REQUEUE, "reason": "r"}, "BAD_REASON", "reason"),
     ("a reason of 1,025 bytes", {"outcome": pb.OUTCOME_DEAD_LETTER, "reason": "r" * 1025}, "BAD_REASON", "1,024"),
+    ("take_next with REQUEUE", {"outcome": pb.OUTCOME_REQUEUE, "take_next": True}, "BAD_TAKE_NEXT", "take_next"),
+    (
+        "take_next with EXTEND",
+        {"outcome": pb.OUTCOME_EXTEND, "delay": lasting(1), "take_next": True},
+        "BAD_TAKE_NEXT",
+        "take_next",
+    ),
+    ("take_next with two leases", {"lease_ids": ["second"], "take_next": True}, "BAD_TAKE_NEXT", "take_next"),
+    ("take_next with close_stream", {"close_stream": True, "take_next": True}, "BAD_TAKE_NEXT", "take_next"),
+    ("take_next with a reason", {"reason": "r", "take_next": True}, "BAD_REASON", "reason"),
 ]
 
 

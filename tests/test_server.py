@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.waiting import Call, until
 from support.wire import drain, refused
 
-from stiqueue import SQClient, SQServer, TooManyConsumers, Unavailable
+from stiqueue import SQClient, SQServer, State, TooManyConsumers, Unavailable
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -173,6 +173,41 @@ def test_the_time_limit_of_a_lease_is_the_requests_or_else_the_servers(stack: Ex
         call.cancel()
 
 
+def test_an_ack_brings_the_next_message_which_belongs_to_the_stream(
+    server: SQServer, client: SQClient, stack: ExitStack
+) -> None:
+    client.enq_many("ab")
+    stub, elsewhere = connect(server, stack), connect(server, stack)
+    stream: Any = stub.Deq(pb.DeqRequest(consumer="worker"))
+    (first,) = stream.next().messages
+    answer = elsewhere.Ack(pb.AckRequest(lease_ids=[first.lease_id], take_next=True), timeout=SECONDS)
+    (second,) = answer.messages
+    assert (second.body, second.id, second.attempt, list(answer.stale_lease_ids)) == (b"b", 2, 1, [])
+    assert [held.consumer for held in client.peek_messages(state=State.LEASED)] == ["worker"]
+    assert not stub.Ack(pb.AckRequest(lease_ids=[second.lease_id], take_next=True), timeout=SECONDS).messages
+    client.enq("c")
+    (third,) = stream.next().messages
+    assert third.body == b"c"
+    stream.cancel()
+    until(client.cnt, 1)
+    late = stub.Ack(pb.AckRequest(lease_ids=[third.lease_id], take_next=True), timeout=SECONDS)
+    assert (list(late.stale_lease_ids), list(late.messages)) == ([third.lease_id], [])
+    assert client.counts().acked == 2
+
+
+def test_what_an_ack_brought_that_nobody_heard_comes_back_with_the_end_of_the_stream(
+    client: SQClient, stub: QueueServiceStub
+) -> None:
+    client.enq_many("ab")
+    stream: Any = stub.Deq(pb.DeqRequest())
+    (first,) = stream.next().messages
+    stub.Ack.future(pb.AckRequest(lease_ids=[first.lease_id], take_next=True)).cancel()  # type: ignore[attr-defined]
+    stream.cancel()
+    until(lambda: client.counts().leased, 0)
+    taken = [message.decode() for message in client.consume(timeout=0)]
+    assert taken in (["b"], ["a", "b"])
+
+
 def test_a_consumer_that_reads_nothing_delays_nobody(
     server: SQServer, client: SQClient, stack: ExitStack, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,6 +352,24 @@ def test_debug_logs_every_message_with_its_body_shortened(client: SQClient, capl
         assert "(10000 bytes)" in long
         assert len(long) < 200
     assert {"ack default #1", "ack default #2"} <= set(lines)
+
+
+def test_debug_logs_what_an_ack_brings(client: SQClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "stiqueue")
+    client.enq_many("abc")
+    for _ in range(3):
+        client.deq(timeout=SECONDS)
+    client.close()
+    until(lambda: caplog.messages[-1].endswith(": left"))
+    lines = [line for line in caplog.messages if line.startswith(("deq", "ack"))]
+    assert lines == [
+        "deq default #1 b'a' (1 bytes)",
+        "ack default #1",
+        "deq default #2 b'b' (1 bytes)",
+        "ack default #2",
+        "deq default #3 b'c' (1 bytes)",
+        "ack default #3",
+    ]
 
 
 def test_without_debug_no_body_is_logged(client: SQClient, caplog: pytest.LogCaptureFixture) -> None:

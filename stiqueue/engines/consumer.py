@@ -142,6 +142,13 @@ class LocalConsumer(Owner):
             return True
         return self.wait is not None and self.idle_since is not None and now - self.idle_since >= self.wait
 
+    def take_handed(self, woken: Wakes | None = None) -> list[Lease]:
+        """Take what was handed over, if anything; what is `woken` for that alone is to be left in peace."""
+        leases, self.inbox = self.inbox, []
+        if leases and woken:
+            woken[:] = [wake for wake in woken if wake != self._wake]
+        return leases
+
     def nudge(self, woken: Wakes) -> None:
         """Let it call `take` again: a thread at once, a callback after the lock is released."""
         if self._condition is not None:

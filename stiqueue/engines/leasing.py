@@ -81,8 +81,7 @@ class Leasing(ABC):
         if consumer.closed:
             return None
         if consumer.inbox:
-            leases, consumer.inbox = consumer.inbox, []
-            return leases
+            return consumer.take_handed()
         now = self._clock.monotonic()
         line = consumer.queue.line
         line.pop(consumer, None)
@@ -196,6 +195,22 @@ class Leasing(ABC):
             answer = self._settled(settlement, leases, stale)
         call(woken)
         return answer
+
+    async def exchange(self, lease_id: str) -> list[Lease] | None:
+        return self.exchange_now(lease_id)
+
+    def exchange_now(self, lease_id: str) -> list[Lease] | None:
+        """Ack a lease and take what is next; see `stiqueue.engine.Engine.exchange`."""
+        woken: Wakes = []
+        with self._lock:
+            lease = self._leases.pop(lease_id, None)
+            if lease is None:
+                return None
+            self._after(self._settle_each([lease], _ack, woken), self._clock.monotonic(), woken)
+            self._settled(Settlement([lease_id]), [lease], [])
+            given = consumer_of(lease.owner).take_handed(woken)
+        call(woken)
+        return given
 
     def _held(self, lease_ids: Iterable[str]) -> list[Lease]:
         """Return the leases of `lease_ids`, all of which must be held, to be settled with an enqueue."""

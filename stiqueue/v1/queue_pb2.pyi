@@ -403,6 +403,7 @@ class AckRequest(google.protobuf.message.Message):
     DELAY_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     CLOSE_STREAM_FIELD_NUMBER: builtins.int
+    TAKE_NEXT_FIELD_NUMBER: builtins.int
     outcome: Global___Outcome.ValueType
     """What becomes of the messages. Default: OUTCOME_ACK."""
     reason: builtins.str
@@ -412,6 +413,12 @@ class AckRequest(google.protobuf.message.Message):
     close_stream: builtins.bool
     """Whether to deliver nothing more on the streams of these leases and to end each once it holds nothing. Default:
     false.
+    """
+    take_next: builtins.bool
+    """With the ACK of a single lease: whether its stream is given its next messages in the answer, if there are any now.
+    One call a message instead of a call and a message on the stream. Then the answer does not wait for the ack to be
+    recorded: a server that crashes in this moment delivers the message again. After a call that failed, end the stream:
+    it may hold messages that were lost on the way. Default: false.
     """
     @property
     def lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -431,9 +438,10 @@ class AckRequest(google.protobuf.message.Message):
         delay: google.protobuf.duration_pb2.Duration | None = ...,
         reason: builtins.str = ...,
         close_stream: builtins.bool = ...,
+        take_next: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["delay", b"delay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["close_stream", b"close_stream", "delay", b"delay", "lease_ids", b"lease_ids", "outcome", b"outcome", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["close_stream", b"close_stream", "delay", b"delay", "lease_ids", b"lease_ids", "outcome", b"outcome", "reason", b"reason", "take_next", b"take_next"]) -> None: ...
 
 Global___AckRequest: typing_extensions.TypeAlias = AckRequest
 
@@ -444,16 +452,22 @@ class AckResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     STALE_LEASE_IDS_FIELD_NUMBER: builtins.int
+    MESSAGES_FIELD_NUMBER: builtins.int
     @property
     def stale_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Those of the leases that had already expired or been settled. Nothing was done for them."""
+
+    @property
+    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """With `take_next`: what would have come on the stream of the lease. Leased to that stream, as if it had."""
 
     def __init__(
         self,
         *,
         stale_lease_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        messages: collections.abc.Iterable[Global___Message] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["stale_lease_ids", b"stale_lease_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["messages", b"messages", "stale_lease_ids", b"stale_lease_ids"]) -> None: ...
 
 Global___AckResponse: typing_extensions.TypeAlias = AckResponse
 

@@ -200,8 +200,8 @@ class QueueServiceStub(typing.Generic[_QueueServiceEnqType, _QueueServiceDeqType
 
     Returns the leases that were no longer held, which is not an error: settling twice is harmless, so a retry is
     safe. Returns after the outcome is recorded at the server's durability: a message whose ack was answered is
-    never delivered again. Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, BAD_LEASE_ID,
-    BAD_OUTCOME, BAD_DURATION, BAD_REASON); then nothing was settled.
+    never delivered again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
+    TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT); then nothing was settled.
     """
 
     Cnt: _QueueServiceCntType
@@ -292,8 +292,8 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
 
         Returns the leases that were no longer held, which is not an error: settling twice is harmless, so a retry is
         safe. Returns after the outcome is recorded at the server's durability: a message whose ack was answered is
-        never delivered again. Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, BAD_LEASE_ID,
-        BAD_OUTCOME, BAD_DURATION, BAD_REASON); then nothing was settled.
+        never delivered again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
+        TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT); then nothing was settled.
         """
 
     @abc.abstractmethod

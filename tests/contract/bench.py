@@ -113,6 +113,13 @@ class Bench:
     async def ack(self, *messages: Delivered, close_stream: bool = False) -> list[str]:
         return await self.settle(*messages, outcome=Outcome.ACK, close_stream=close_stream)
 
+    async def exchange(self, worker: Worker, message: Delivered) -> Delivered | None:
+        """Ack a worker's message and take its next one, wherever that comes; None when there is none now."""
+        given = await self.engine.exchange(message.lease_id)
+        assert given is not None, "the lease is stale"
+        (found,) = given or worker.take() or [None]
+        return found
+
     async def requeue(self, *messages: Delivered, delay: float = 0.0) -> list[str]:
         return await self.settle(*messages, outcome=Outcome.REQUEUE, delay=delay)
 

@@ -17,7 +17,7 @@ from support.clock import FakeClock
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.engines.jetstream.consumer import JetStreamConsumer
-from stiqueue.entry import Peeked
+from stiqueue.entry import Leased, Peeked
 from stiqueue.message import Batch, Counts, Delivered, Durability, PeekQuery, Receipt, Settlement, Subscription
 
 QUIET_SECONDS = 0.12
@@ -83,6 +83,11 @@ class RemoteEngine:
 
     async def settle(self, settlement: Settlement) -> list[str]:
         answer = await self._forward(self.engine.settle(settlement))
+        self.settle_down()
+        return answer
+
+    async def exchange(self, lease_id: str) -> Sequence[Leased] | None:
+        answer = await self._forward(self.engine.exchange(lease_id))
         self.settle_down()
         return answer
 

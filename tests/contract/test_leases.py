@@ -277,3 +277,76 @@ async def test_several_dead_letters_keep_their_order(bench: Bench) -> None:
     a, b, c = await bench.worker(prefetch=3).next()
     await bench.dead_letter(a, b, c)
     assert await bench.take_all("q.dead") == ["a", "b", "c"]
+
+
+# -- an ack that takes the next message -------------------------------------------------------------------------------
+
+
+async def test_an_exchange_acks_a_message_and_leases_the_next(bench: Bench) -> None:
+    await bench.enq("a", "b", "c")
+    worker = bench.worker()
+    message = await bench.exchange(worker, await worker.get())
+    assert message is not None
+    assert (message.body, message.attempt) == (b"b", 1)
+    counts = await bench.counts()
+    assert (counts.acked, counts.leased, counts.ready) == (1, 1, 1)
+    assert worker.nothing()
+    worker.close()
+    assert await bench.peek_bodies() == ["b", "c"]
+
+
+async def test_after_an_exchange_for_nothing_the_next_message_comes_as_it_always_does(bench: Bench) -> None:
+    await bench.enq("a")
+    worker = bench.worker()
+    assert await bench.exchange(worker, await worker.get()) is None
+    assert worker.nothing()
+    await bench.enq("b")
+    assert (await worker.get()).body == b"b"
+
+
+async def test_an_exchange_of_a_stale_lease_takes_nothing(bench: Bench) -> None:
+    await bench.enq("a", "b")
+    worker = bench.worker()
+    message = await worker.get()
+    await bench.requeue(message)
+    assert await bench.engine.exchange(message.lease_id) is None
+    assert await bench.engine.exchange("never seen") is None
+    counts = await bench.counts()
+    assert (counts.acked, counts.requeued) == (0, 1)
+
+
+async def test_an_exchange_frees_the_credit_of_one_message(bench: Bench) -> None:
+    await bench.enq("a", "b", "c", "d")
+    worker = bench.worker(prefetch=2)
+    a, b = await worker.next()
+    c = await bench.exchange(worker, a)
+    assert c is not None
+    assert c.body == b"c"
+    assert worker.nothing()
+    assert await bench.ack(b, c) == []
+    assert await worker.bodies() == ["d"]
+
+
+async def test_an_exchange_gives_nothing_to_a_finished_consumer_and_to_one_that_has_all_it_asked_for(
+    bench: Bench,
+) -> None:
+    await bench.enq("a", "b", "c")
+    finished, served = bench.worker(), bench.worker(max_messages=1)
+    a, b = await finished.get(), await served.get()
+    finished.consumer.finish()
+    assert await bench.engine.exchange(a.lease_id) == []
+    assert await bench.engine.exchange(b.lease_id) == []
+    assert finished.ended()
+    assert served.ended()
+    assert await bench.peek_bodies() == ["c"]
+
+
+async def test_what_an_exchange_gave_is_leased_for_the_time_limit_of_its_consumer(bench: Bench) -> None:
+    await bench.enq("a", "b")
+    worker = bench.worker(ack_timeout=5.0)
+    message = await bench.exchange(worker, await worker.get())
+    assert message is not None
+    bench.pass_time(6.0)
+    assert await bench.engine.exchange(message.lease_id) is None
+    again = await worker.get()
+    assert (again.body, again.attempt) == (b"b", 2)

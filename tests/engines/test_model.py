@@ -192,6 +192,24 @@ class EngineMachine(RuleBasedStateMachine):
         stale = _answer(self.engine.settle_now(Settlement(leases, outcome, _of(queue, delay))))
         assert stale == [each for each in leases if each not in known]
 
+    @precondition(lambda self: self.lease_ids)
+    @rule(which=ANY)
+    def exchange(self, which: int) -> None:
+        leases = self.pick(which, 1)
+        assume(leases)
+        (lease_id,) = leases
+        held = self.model.held(leases)
+        worker = held[0].holder if held else None
+        self.model.settle(held, Outcome.ACK)
+        given = self.engine.exchange_now(lease_id)
+        if worker is None:
+            assert given is None
+            return
+        assert given is not None
+        assert [(lease.id, lease.attempt) for lease in given] == [(each.id, each.attempt) for each in worker.inbox]
+        worker.inbox = []
+        self.lease_ids += [lease.lease_id for lease in given]
+
     @precondition(lambda self: self.consumers)
     @rule(which=ANY)
     def cancel(self, which: int) -> None:

@@ -21,7 +21,7 @@ from stiqueue.engines.jetstream.looking import Looking
 from stiqueue.engines.jetstream.names import DEFAULT_PREFIX, Names
 from stiqueue.engines.jetstream.publishing import Publisher, durability
 from stiqueue.engines.jetstream.streams import Streams
-from stiqueue.entry import Peeked
+from stiqueue.entry import Leased, Peeked
 from stiqueue.errors import NotSupported, StiQueueError, StoreError, Unavailable
 from stiqueue.message import Batch, Counts, Durability, Outcome, PeekQuery, Receipt, Settlement, Subscription
 
@@ -189,6 +189,10 @@ class JetStreamEngine:
     async def settle(self, settlement: Settlement) -> list[str]:
         self._check_open()
         return await self._gateways.settle(settlement)
+
+    async def exchange(self, lease_id: str) -> Sequence[Leased] | None:
+        """Acknowledge; the next messages are on their way, and come by `take`."""
+        return None if await self.settle(Settlement([lease_id])) else []
 
     async def settle_own(self, settlement: Settlement) -> list[str]:
         """Settle leases of this gateway."""
