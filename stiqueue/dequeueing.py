@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from stiqueue.backoff import Backoff
@@ -43,7 +42,7 @@ class Slot:
     async def _settle(self, settlement: Settlement) -> bool:
         ends = settlement.outcome is not Outcome.EXTEND
         session = self._session
-        stale = await session.connected().settle(replace(settlement, close_stream=ends), session.options.timeout)
+        stale = await session.connected().settle(settlement._replace(close_stream=ends), session.options.timeout)
         if ends:
             self._retire()
         return not stale
@@ -102,8 +101,7 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
     """
     options = session.options
     name = options.queue_of(queue)
-    patience = options.timeout if timeout is None else min(timeout, options.timeout)
-    backoff = Backoff(patience, options.logger)
+    backoff: Backoff | None = None  # made when it is needed, which is hardly ever
     deadline = None if timeout is None else time.monotonic() + timeout
     wait = timeout
     while True:
@@ -113,6 +111,8 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
             messages = await _next(session, slot, last)
         except Unavailable as error:
             _drop(session, slot)
+            patience = options.timeout if timeout is None else min(timeout, options.timeout)
+            backoff = backoff or Backoff(patience, options.logger)
             await session.pause(backoff, error, slot.stream, began)
             if deadline is not None:
                 wait = max(0.0, deadline - time.monotonic())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, cast
 
 from stiqueue.backoff import Backoff
 from stiqueue.errors import InvalidRequest, QueueFull
-from stiqueue.message import Batch, Body, Message, Receipt
+from stiqueue.message import NO_HEADERS, Batch, Body, Message, Receipt
 from stiqueue.session import Session
 from stiqueue.tracing import Tracing
 
@@ -91,7 +90,7 @@ async def enq_many(
     if session.tracing is None:
         return await _enq_groups(session, batch, msgs, block, timeout)
     with session.tracing.sending(batch.queue, batch.headers) as sending:
-        total = await _enq_groups(session, replace(batch, headers=sending.headers), msgs, block, timeout)
+        total = await _enq_groups(session, batch._replace(headers=sending.headers), msgs, block, timeout)
         sending.sent_many(total)
     return total
 
@@ -103,7 +102,7 @@ async def _enq_groups(
     total = 0
     under_way = None
     for bodies in _grouped(msgs, session.options.batch_bytes):
-        batch = replace(like, bodies=bodies)
+        batch = like._replace(bodies=bodies)
         # While one request is under way, the next is put together; never two at a time, for order.
         if under_way is not None:
             await under_way()
@@ -125,7 +124,7 @@ async def enq_and_ack(session: Session[Any], /, msg: Body, message: Message, **o
     if unknown:
         raise TypeError(f"ack_and_enq has no option {sorted(unknown)}")
     batch = _batch(session, [_body(msg)], **HAND_OVER_OPTIONS | options)
-    batch = replace(batch, ack_lease_ids=[message.lease_id])
+    batch = batch._replace(ack_lease_ids=[message.lease_id])
     seconds = session.options.timeout_of(timeout)
     if session.tracing is None:
         return (await session.connected().enq(batch, seconds)).first_id
@@ -135,7 +134,7 @@ async def enq_and_ack(session: Session[Any], /, msg: Body, message: Message, **o
 async def _traced(tracing: Tracing, batch: Batch, enqueue: Callable[[Batch], Coroutine[Any, Any, Receipt]]) -> int:
     """Let `enqueue` have `batch`, of one message, in a span; return the message's id."""
     with tracing.sending(batch.queue, batch.headers) as sending:
-        message_id = (await enqueue(replace(batch, headers=sending.headers))).first_id
+        message_id = (await enqueue(batch._replace(headers=sending.headers))).first_id
         sending.sent_one(message_id, batch.bodies[0])
     return message_id
 
@@ -150,20 +149,20 @@ def _batch(
     headers: Mapping[str, str] | None,
     request_id: str | None,
 ) -> Batch:
-    return Batch(session.options.queue_of(queue), bodies, request_id or "", priority, delay, ttl, headers or {})
+    return Batch(session.options.queue_of(queue), bodies, request_id or "", priority, delay, ttl, headers or NO_HEADERS)
 
 
 async def _enq(session: Session[Any], batch: Batch, block: bool, timeout: float | None) -> Receipt:
     transport = session.connected()
     timeout = session.options.timeout_of(timeout)
+    if not block:
+        return await transport.enq(batch, timeout)
     backoff = Backoff(timeout)
     started = time.monotonic()
     while True:
         try:
             return await transport.enq(batch, timeout)
         except QueueFull as error:
-            if not block:
-                raise
             full = error
         await backoff.pause(full, session.interrupted, started)
 

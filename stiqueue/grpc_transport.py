@@ -6,7 +6,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
 from itertools import count, repeat
 from typing import Any, TypeVar
 
@@ -128,8 +127,9 @@ class GrpcTransport:
         (first, timeout), *others = each
         if not others:
             return [await self._enq_alone(first, timeout)]
-        receipt = await self._enq_alone(replace(first, bodies=[batch.bodies[0] for batch, _ in each]), timeout)
-        return [receipt._replace(first_id=receipt.first_id + offset, count=1) for offset in range(len(each))]
+        joint = first._replace(bodies=[batch.bodies[0] for batch, _ in each])
+        first_id, number, duplicate, durability = await self._enq_alone(joint, timeout)
+        return [Receipt(each_id, 1, duplicate, durability) for each_id in range(first_id, first_id + number)]
 
     def _request(self, batch: Batch) -> pb.EnqRequest:
         """Return the request, with an id that makes its retries safe."""
@@ -173,7 +173,7 @@ class GrpcTransport:
         """Ack single leases in one request."""
         (first, timeout), *_ = each
         lease_ids = [settlement.lease_ids[0] for settlement, _ in each]
-        stale = set(await self._settle_alone(replace(first, lease_ids=lease_ids), timeout))
+        stale = set(await self._settle_alone(first._replace(lease_ids=lease_ids), timeout))
         return [[lease_id] if lease_id in stale else [] for lease_id in lease_ids]
 
     def _begin_ack(self, lease_ids: list[str], done: Callable[[list[str] | StiQueueError], None]) -> None:
@@ -239,9 +239,9 @@ class GrpcTransport:
         """Call `method`, again and again while the server is away, for up to `timeout` seconds in all."""
         make = make or self._calls.unary
         started = time.monotonic()
-        backoff = Backoff(timeout, self._logger)
+        backoff: Backoff | None = None  # made when it is needed, which is hardly ever
+        left = max(0.001, timeout)
         while True:
-            left = max(0.001, started + timeout - time.monotonic())
             try:
                 return await make(method, request, left)
             except ChannelClosed as error:
@@ -251,11 +251,13 @@ class GrpcTransport:
                 if not isinstance(failure, Unavailable):
                     raise failure from error
                 cause = error
+            backoff = backoff or Backoff(timeout, self._logger)
             try:
                 await backoff.pause(failure, self._closed, started)
             except Unavailable:
                 raise failure from cause
             self._logger.debug("trying again: %s", failure)
+            left = max(0.001, started + timeout - time.monotonic())
 
     def _why(self, call: Any, timeout: float) -> StiQueueError:
         """Return our error for a failed call; `Unavailable` when it is worth trying again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 DEAD_SUFFIX = ".dead"
@@ -48,9 +48,8 @@ class State(enum.IntEnum):
     ALL = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one `Enq` asks for. Durations are in seconds."""
+class Batch(NamedTuple):
+    """What one `Enq` asks for. Durations are in seconds. A plain tuple, for one is made for each single message."""
 
     queue: str
     bodies: Sequence[bytes]
@@ -58,7 +57,7 @@ class Batch:
     priority: int = 0
     delay: float = 0.0
     ttl: float | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
     ack_lease_ids: Sequence[str] = ()
 
 
@@ -85,9 +84,8 @@ class Subscription:
     consumer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What one `Ack` asks for. `delay` is in seconds."""
+class Settlement(NamedTuple):
+    """What one `Ack` asks for. `delay` is in seconds. A plain tuple, as a `Batch` is."""
 
     lease_ids: Sequence[str]
     outcome: Outcome = Outcome.ACK

@@ -99,6 +99,8 @@ class Pending:
 
     def next_due(self) -> float | None:
         """Return when `tick` has something to do next, or None."""
+        if not (self.due or self.deadlines or self._mortal):  # as with most queues
+            return None
         times = (self.due.next_at(), self.deadlines.next_at(), self._mortal.next_at())
         return min((when for when in times if when is not None), default=None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from stiqueue.errors import NotSupported
@@ -66,7 +65,7 @@ async def _revive(session: Session[Any], batch: Batch) -> None:
     try:
         await transport.enq(batch, timeout)
     except NotSupported:
-        await transport.enq(replace(batch, ack_lease_ids=()), timeout)
+        await transport.enq(batch._replace(ack_lease_ids=()), timeout)
         await transport.settle(Settlement(batch.ack_lease_ids), timeout)
 
 

@@ -153,7 +153,7 @@ class Gateways:
             return lease_ids
         try:
             answer = await self._cluster.ask(
-                self._names.gateway(gateway), json.dumps(asdict(part)).encode(), timeout=SETTLE_SECONDS + 1
+                self._names.gateway(gateway), json.dumps(part._asdict()).encode(), timeout=SETTLE_SECONDS + 1
             )
         except NobodyThere as error:
             if gateway in self.others() or not self._cluster.is_connected:
