@@ -15,6 +15,11 @@ from stiqueue.session import M, Session
 from stiqueue.transport import Stream, Transport
 
 
+FEW = 3
+"""Up to so many threads or tasks each ack in a call that brings the next message as well: one call a message. The acks
+of more of them travel together, several in a call."""
+
+
 class Slot:
     """The `deq` of one thread or task: its stream, and the message whose lease the stream holds."""
 
@@ -175,19 +180,18 @@ async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> 
 
 async def _next(session: Session[Any], slot: Slot, last: Message | None) -> Sequence[Delivered] | None:
     """Ack the `last` message, if there is one, and wait for the next."""
-    if last is not None:
+    if last is not None and len(session.held) > FEW:
+        _ack_soon(session, last, slot)
+    elif last is not None:
         try:
-            exchanged = await session.connected().exchange(last.lease_id)
+            was_held, messages = await session.connected().exchange(last.lease_id)
         except StiQueueError as error:
             _not_acked(session, last, error)
             raise
-        if exchanged is None:
-            _ack_soon(session, last, slot)
-        else:
-            if not exchanged.was_held:
-                _acked_too_late(session, last)
-            if exchanged.messages:
-                return exchanged.messages
+        if not was_held:
+            _acked_too_late(session, last)
+        if messages:
+            return messages
     return await slot.stream.next()
 
 

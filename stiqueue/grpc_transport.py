@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import count, repeat
@@ -106,8 +105,6 @@ class GrpcTransport:
         self._request_ids = map("{}-{:x}".format, repeat(secrets.token_hex(8)), count(1))
         self._enq_together = Coalescer(concurrency, self._enq_each, StiQueueError, MOST_TOGETHER)
         self.ack_soon = AckSender(self._begin_ack).ack
-        self._exchanging = threading.Lock()
-        """Held while an `exchange` is under way. Nobody waits for it."""
         self._ack_together = Coalescer(concurrency, self._ack_each, StiQueueError, MOST_TOGETHER)
 
     async def enq(self, batch: Batch, timeout: float) -> Receipt:
@@ -189,14 +186,9 @@ class GrpcTransport:
         except (Closed, ChannelClosed):
             finished(None, None)
 
-    async def exchange(self, lease_id: str) -> Exchanged | None:
-        if not self._exchanging.acquire(blocking=False):
-            return None  # of many threads one does this, and the acks of the others travel together
+    async def exchange(self, lease_id: str) -> Exchanged:
         request = pb.AckRequest(lease_ids=[lease_id], take_next=True)
-        try:
-            response = await _heard(self._calls.unary(self._connections.stub().Ack, request, BACKGROUND_SECONDS))
-        finally:
-            self._exchanging.release()
+        response = await _heard(self._calls.unary(self._connections.stub().Ack, request, BACKGROUND_SECONDS))
         return Exchanged(not response.stale_lease_ids, response.messages)
 
     async def counts(self, queues: Sequence[str], timeout: float) -> list[Counts]:

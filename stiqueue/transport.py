@@ -76,8 +76,8 @@ class Transport(Protocol):
         """Ack in the background, together with others."""
         ...
 
-    async def exchange(self, lease_id: str) -> Exchanged | None:
-        """Ack a lease and take the next messages of its stream; None when `ack_soon` is better: others ack just now.
+    async def exchange(self, lease_id: str) -> Exchanged:
+        """Ack a lease and take the next messages of its stream.
 
         Raises:
             Unavailable: the connection is lost; what the stream held, and perhaps this message, is given back.
