@@ -14,7 +14,6 @@ from stiqueue.message import Body, Delivered, Message, Outcome, Settlement
 from stiqueue.session import M, Session
 from stiqueue.transport import Stream, Transport
 
-
 FEW = 3
 """Up to so many threads or tasks each ack in a call that brings the next message as well: one call a message. The acks
 of more of them travel together, several in a call."""
