@@ -250,10 +250,12 @@ class Pending:
 
     # -- settling -----------------------------------------------------------------------------------------------------
 
-    def ack(self, owner: Owner, leases: list[Lease]) -> None:
-        """Forget the messages of `leases`, all of `owner`: they are done."""
-        self.bytes -= self._let_go(owner, leases)
+    def ack(self, owner: Owner, leases: list[Lease]) -> int:
+        """Forget the messages of `leases`, all of `owner`: they are done. Return how many bytes they have."""
+        size = self._let_go(owner, leases)
+        self.bytes -= size
         self.acked += len(leases)
+        return size
 
     def give_back(self, owner: Owner, leases: list[Lease], now: float, due: float | None = None) -> None:
         """Put the messages of `leases`, all of `owner`, back to their old places, ready at `due` (None: at once)."""

@@ -22,10 +22,10 @@ from stiqueue.engines.dead_letters import dead_letter
 from stiqueue.engines.journal import Journal
 from stiqueue.engines.leasing import call, consumer_of
 from stiqueue.engines.local import LocalEngine
-from stiqueue.engines.recording import Unrecorded, expired, removals, returned
+from stiqueue.engines.recording import Unrecorded, expired, removals, removed, returned
 from stiqueue.engines.restoring import Reader, restore
 from stiqueue.engines.rows import Row
-from stiqueue.engines.writer import Change, Insert, Remove, Update
+from stiqueue.engines.writer import Change, Insert, Update
 from stiqueue.entry import Entry
 from stiqueue.errors import DiskFull, LimitReached, StiQueueError, StoreDamaged, Unavailable
 from stiqueue.lane import Window
@@ -73,7 +73,7 @@ class DurableEngine(LocalEngine):
         self._accept_loss = accept_loss
         self._logger = logger or logging.getLogger("stiqueue")
         self._journal: Journal | None = None
-        self._unrecorded = Unrecorded(self._leases)
+        self._unrecorded = Unrecorded()
         """Guarded by the engine's lock."""
         self.on_failure: Callable[[StiQueueError], None] = lambda error: None
         """Called when nothing can be written any more: the process should end."""
@@ -208,16 +208,16 @@ class DurableEngine(LocalEngine):
             else:
                 answer.set_exception(error)
 
-        touched = self._finish_each(finished, woken) if finished else ()
+        done = self._finish_each(finished, woken) if finished else {}
         self._write(
             Change(
                 inserts=[Insert(batch.queue, run, size, due_ms)],
-                removes=removals(finished),
+                removes=removals(finished, done),
                 request=(batch.queue, batch.request_id, *receipt[:2]) if batch.request_id else None,
                 done=written,
             )
         )
-        self._after(touched, now, woken)
+        self._after(done, now, woken)
         return answer
 
     def _repeated(self, known: int | Future[Receipt]) -> Receipt | Future[Receipt]:
@@ -246,8 +246,9 @@ class DurableEngine(LocalEngine):
         elif leases:
             # At most once: sent when it is on the disk that they are gone, not earlier.
             consumer.coming += len(leases)
-            removed = Change(removes=removals(leases), done=partial(self._removed, consumer, leases))
-            self._write(removed)
+            size = sum(lease.entry.size for lease in leases)
+            removes = removals(leases, {consumer.queue: size})
+            self._write(Change(removes=removes, done=partial(self._removed, consumer, leases)))
             leases = []
         self._write_lazily(expired(consumer.queue))
         self._top_up(consumer.queue)
@@ -273,11 +274,13 @@ class DurableEngine(LocalEngine):
 
     # -- settling -----------------------------------------------------------------------------------------------------
 
-    def _settled(self, settlement: Settlement, leases: list[Lease], stale: list[str]) -> list[str] | Future[list[str]]:
+    def _settled(
+        self, settlement: Settlement, leases: list[Lease], done: dict[Queue, int], stale: list[str]
+    ) -> list[str] | Future[list[str]]:
         if not leases or settlement.outcome is Outcome.EXTEND:
             return stale
         # What else became of them is on its way already (`_carry_off`): an empty change is done when all before it are.
-        return self._written(Change(removes=removals(leases) if settlement.outcome is Outcome.ACK else []), stale)
+        return self._written(Change(removes=removals(leases, done) if settlement.outcome is Outcome.ACK else []), stale)
 
     def flush(self) -> Future[None]:
         """Return what is done when all changes made so far are safe."""
@@ -315,7 +318,7 @@ class DurableEngine(LocalEngine):
         self._write(
             Change(
                 inserts=[Insert(target.pending.name, Run.of(letter), letter.size) for letter in letters],
-                removes=[Remove(name, [entry for entry, _ in dead])],
+                removes=removed(name, [entry for entry, _ in dead]),
                 done=written,
             )
         )

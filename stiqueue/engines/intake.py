@@ -89,9 +89,9 @@ def _parts(change: Change) -> Iterator[Change]:
     """Divide a change that is only acks; its last part is what is waited for."""
     if not change.inserts:
         parts = [
-            Remove(queue, entries[start : start + PART_ROWS])
-            for queue, entries in change.removes
-            for start in range(0, len(entries), PART_ROWS)
+            Remove.of(remove.queue, remove.entries[start : start + PART_ROWS])
+            for remove in change.removes
+            for start in range(0, len(remove.entries), PART_ROWS)
         ]
         yield from (Change(removes=[part]) for part in parts[:-1])
         change.removes = parts[-1:]

@@ -29,8 +29,8 @@ CHUNK_BYTES = 1 << 20
 """Most bytes that are delivered in one step; a larger message goes alone."""
 
 T = TypeVar("T")
-Settle = Callable[[Pending, Owner, list[Lease]], None]
-"""What becomes of the leases of one owner."""
+Settle = Callable[[Pending, Owner, list[Lease]], int | None]
+"""What becomes of the leases of one owner; returns the bytes of their messages, if these are done."""
 
 _LEASE_ID, _LEASE_OWNER = itemgetter(0), itemgetter(2)
 
@@ -65,7 +65,9 @@ class Leasing(ABC):
         """Whether ready messages are on their way into memory. The lock is held."""
         return False
 
-    def _settled(self, settlement: Settlement, leases: list[Lease], stale: list[str]) -> list[str] | Future[list[str]]:
+    def _settled(
+        self, settlement: Settlement, leases: list[Lease], done: dict[Queue, int], stale: list[str]
+    ) -> list[str] | Future[list[str]]:
         """`leases` were settled; return the `stale` ones, at once or when that is safe. The lock is held."""
         return stale
 
@@ -190,9 +192,9 @@ class Leasing(ABC):
             if settlement.close_stream:
                 for owner in {lease.owner for lease in leases}:
                     self._stop_giving(consumer_of(owner), woken)
-            touched = self._settle_each(leases, _settler(settlement, now), woken)
-            self._after(touched, now, woken)
-            answer = self._settled(settlement, leases, stale)
+            done = self._settle_each(leases, _settler(settlement, now), woken)
+            self._after(done, now, woken)
+            answer = self._settled(settlement, leases, done, stale)
         call(woken)
         return answer
 
@@ -206,8 +208,9 @@ class Leasing(ABC):
             lease = self._leases.pop(lease_id, None)
             if lease is None:
                 return None
-            self._after(self._settle_each([lease], _ack, woken), self._clock.monotonic(), woken)
-            self._settled(Settlement([lease_id]), [lease], [])
+            done = self._settle_each([lease], Pending.ack, woken)
+            self._after(done, self._clock.monotonic(), woken)
+            self._settled(Settlement([lease_id]), [lease], done, [])
             given = consumer_of(lease.owner).take_handed(woken)
         call(woken)
         return given
@@ -220,25 +223,25 @@ class Leasing(ABC):
             raise LeaseStale(f"ack_lease_ids: {len(leases) - len(found)} of {len(leases)} leases are no longer held")
         return found
 
-    def _finish_each(self, leases: list[Lease], woken: Wakes) -> dict[Queue, None]:
+    def _finish_each(self, leases: list[Lease], woken: Wakes) -> dict[Queue, int]:
         """Ack leases that are held."""
         for lease in leases:
             del self._leases[lease.lease_id]
-        return self._settle_each(leases, _ack, woken)
+        return self._settle_each(leases, Pending.ack, woken)
 
-    def _settle_each(self, leases: list[Lease], settle: Settle, woken: Wakes) -> dict[Queue, None]:
+    def _settle_each(self, leases: list[Lease], settle: Settle, woken: Wakes) -> dict[Queue, int]:
         """Do `settle` to `leases`, ended ones of which are in the index no more.
 
         Returns:
-            The queues they belong to, in whose lines their owners are again.
+            The queues they belong to, in whose lines their owners are again; and the bytes of messages that are done.
         """
-        touched: dict[Queue, None] = {}
+        done: dict[Queue, int] = {}
         for owner, owned in by_owner(leases):
             consumer = consumer_of(owner)
-            settle(consumer.queue.pending, owner, owned)
+            size = settle(consumer.queue.pending, owner, owned) or 0
             self._freed(consumer, woken)
-            touched[consumer.queue] = None
-        return touched
+            done[consumer.queue] = done.get(consumer.queue, 0) + size
+        return done
 
     def _freed(self, consumer: LocalConsumer, woken: Wakes) -> None:
         """`consumer` settled something: it may be given more, or may be done."""
@@ -295,10 +298,6 @@ def _missing(lease_ids: Sequence[str], leases: Iterable[Lease]) -> list[str]:
     return [lease_id for lease_id in dict.fromkeys(lease_ids) if lease_id not in found]
 
 
-def _ack(pending: Pending, owner: Owner, leases: list[Lease]) -> None:
-    pending.ack(owner, leases)
-
-
 def _settler(settlement: Settlement, now: float) -> Settle:
     """Return what `settlement` does to the leases of one owner."""
     if settlement.outcome is Outcome.EXTEND:
@@ -310,7 +309,7 @@ def _settler(settlement: Settlement, now: float) -> Settle:
     if settlement.outcome is Outcome.DEAD_LETTER:
         reason = settlement.reason or "rejected"
         return lambda pending, owner, leases: pending.dead_letter(owner, leases, reason)
-    return _ack
+    return Pending.ack
 
 
 async def awaited(answer: T | Future[T]) -> T:

@@ -6,53 +6,69 @@ Not thread-safe: guarded by the engine's lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from stiqueue.engines.consumer import Queue
-from stiqueue.engines.leasing import by_owner, consumer_of
+from stiqueue.engines.leasing import consumer_of
 from stiqueue.engines.writer import Change, Remove, Update
 from stiqueue.entry import Entry
-from stiqueue.lease import Lease
+from stiqueue.lease import Lease, Owner
 
 
 class Unrecorded:
     """Leases whose attempt is not in the journal yet; most are settled before it is worth a write."""
 
-    def __init__(self, held: Mapping[str, Lease]) -> None:
-        """Begin with none; `held` are the engine's leases by their ids."""
-        self._held = held
-        self._began: deque[tuple[float, list[str]]] = deque()
-        """When, and the ids of those that began then; the oldest first. Not the leases: most are long gone."""
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._began: deque[tuple[float, Owner]] = deque()
+        """When leases began, and whose; the oldest first. Not the leases: most are long gone."""
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self._began)
 
     def add(self, leases: Sequence[Lease]) -> None:
-        """Add new ones, at least one, that began at the same time."""
-        self._began.append((leases[0].since, [lease_id for lease_id, _, _, _ in leases]))
+        """Add new ones, at least one, of one owner, that began at the same time."""
+        self._began.append((leases[0].since, leases[0].owner))
 
     def take(self, until: float) -> list[Update]:
         """Remove those that began `until` then; return what to record of those that are still held."""
-        updates: list[Update] = []
+        owners: dict[Owner, float] = {}
+        """When the first of each one's began that is not recorded."""
         while self._began and self._began[0][0] <= until:
-            _, lease_ids = self._began.popleft()
-            lasting = [lease for lease in map(self._held.get, lease_ids) if lease is not None]
-            updates += [_update(consumer_of(lease.owner).queue, lease.entry_after()) for lease in lasting]
+            since, owner = self._began.popleft()
+            owners.setdefault(owner, since)
+        updates: list[Update] = []
+        for owner, since in owners.items():
+            queue = consumer_of(owner).queue
+            lasting = takewhile(lambda lease: lease.since <= until, owner.held.values())
+            updates += [_update(queue, lease.entry_after()) for lease in lasting if lease.since >= since]
         return updates
 
 
-def removals(leases: Sequence[Lease]) -> list[Remove]:
-    """Return what to remove when the messages of `leases` are done."""
-    removed: list[Remove] = []
-    for owner, owned in by_owner(leases):
-        queue = consumer_of(owner).queue
-        entries = [entry for _, entry, _, _ in owned]
+def removals(leases: Sequence[Lease], done: Mapping[Queue, int]) -> list[Remove]:
+    """Return what to remove when the messages of `leases` are done, which have so many bytes in each queue."""
+    removes: list[Remove] = []
+    for queue, size in done.items():
+        ours = leases if len(done) == 1 else [each for each in leases if consumer_of(each.owner).queue is queue]
+        entries = [entry for _, entry, _, _ in ours]
         if queue.due_ms:
             for entry in entries:
                 queue.due_ms.pop(entry.id, None)
-        removed.append(Remove(queue.pending.name, entries))
-    return removed
+        if len(queue.pending.lanes) == 1:  # as it usually is: a thousand at a time are not looked at one by one
+            removes.append(Remove(queue.name, next(iter(queue.pending.lanes)), entries, size))
+        else:
+            removes += removed(queue.name, entries)
+    return removes
+
+
+def removed(queue: str, entries: Iterable[Entry]) -> list[Remove]:
+    """Return what to remove when messages of a queue are done, whatever their priorities."""
+    by_priority: dict[int, list[Entry]] = {}
+    for entry in entries:
+        by_priority.setdefault(entry.properties.priority, []).append(entry)
+    return [Remove.of(queue, same) for same in by_priority.values()]
 
 
 def expired(queue: Queue) -> Change | None:
@@ -63,7 +79,7 @@ def expired(queue: Queue) -> Change | None:
     gone, fallout.expired = fallout.expired, []
     for entry in gone:
         queue.due_ms.pop(entry.id, None)
-    return Change(removes=[Remove(queue.pending.name, gone)])
+    return Change(removes=removed(queue.name, gone))
 
 
 def returned(queue: Queue, wall_ms: float, now: float) -> Change | None:

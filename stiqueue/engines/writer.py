@@ -5,7 +5,7 @@ Not thread-safe: used by the journal's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -51,10 +51,18 @@ class Insert:
 
 
 class Remove(NamedTuple):
-    """Messages of a queue that are done, expired or moved."""
+    """Messages of a queue and priority that are done, expired or moved."""
 
     queue: str
+    priority: int
     entries: Sequence[Entry]
+    size: int
+    """Bytes of their bodies and headers."""
+
+    @classmethod
+    def of(cls, queue: str, entries: Sequence[Entry]) -> Remove:
+        """Remove messages, at least one, all of one priority."""
+        return cls(queue, entries[0].properties.priority, entries, sum(entry.size for entry in entries))
 
 
 class Update(NamedTuple):
@@ -116,7 +124,7 @@ class Writer:
         """
         lanes: dict[tuple[str, int], LaneRow] = {}
         """Those that change, with their new counters."""
-        removed: list[int] = []
+        removed: list[Sequence[int]] = []
         size = 0
         packs: list[Pack] = []
         rows: dict[int, Row] = {}
@@ -127,7 +135,9 @@ class Writer:
                 for insert in change.inserts:
                     packs += self._packed(insert, lanes)
                     size += insert.size
-                size += self._remove(change.removes, lanes, removed)
+                for remove in change.removes:
+                    removed.append(self._removed(remove, lanes))
+                    size += remove.size
                 if change.request:
                     requests.append(RequestRow(*change.request, now_ms))
             for update in chain.from_iterable([*(change.updates for change in changes), updates]):
@@ -170,19 +180,17 @@ class Writer:
         like = Row(0, properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers, 0, b"")
         return packed(lane.no << ID_BITS | run.first_id, run.bodies, like)
 
-    def _remove(self, removes: Iterable[Remove], lanes: dict[tuple[str, int], LaneRow], keys: list[int]) -> int:
-        """Count messages out of their lanes and add their keys to `keys`; return how many bytes they have."""
-        removed = 0
-        for queue, entries in removes:
-            for priority, same in _by_priority(entries).items():
-                lane = self._lane(queue, priority, lanes)
-                base = lane.no << ID_BITS
-                size = sum([len(body) + properties.headers_bytes for _, body, _, properties in same])
-                lane.messages -= len(same)
-                lane.bytes -= size
-                removed += size
-                keys += [base | message_id for message_id, _, _, _ in same]
-        return removed
+    def _removed(self, remove: Remove, lanes: dict[tuple[str, int], LaneRow]) -> Sequence[int]:
+        """Count messages out of their lane; return their keys."""
+        lane = self._lane(remove.queue, remove.priority, lanes)
+        lane.messages -= len(remove.entries)
+        lane.bytes -= remove.size
+        base = lane.no << ID_BITS
+        ids = [message_id for message_id, _, _, _ in remove.entries]
+        consecutive = range(ids[0], ids[-1] + 1)
+        if ids == list(consecutive):  # as they usually are
+            return range(base | consecutive.start, base | consecutive.stop)
+        return [base | message_id for message_id in ids]
 
     def _lane(self, queue: str, priority: int, lanes: dict[tuple[str, int], LaneRow]) -> LaneRow:
         """Return the counters of a lane that changes, in `lanes` from now on."""
@@ -233,10 +241,3 @@ class Writer:
         time_ms, headers = entry.properties.enqueue_time_ms, write_headers(entry.properties.headers)
         crc = row_crc(shared_crc(time_ms, entry.attempt, due_ms, expires_ms, headers), key, entry.body)
         return Row(key, time_ms, entry.attempt, due_ms, expires_ms, headers, crc, entry.body)
-
-
-def _by_priority(entries: Sequence[Entry]) -> dict[int, Sequence[Entry]]:
-    priorities = {properties.priority for _, _, _, properties in entries}
-    if len(priorities) == 1:  # as it usually is: a thousand at a time are not looked at one by one
-        return dict.fromkeys(priorities, entries)
-    return {each: [entry for entry in entries if entry.properties.priority == each] for each in priorities}

@@ -47,7 +47,7 @@ def insert(store: Store, bodies: list[bytes], like: Row = LIKE, lane: int = 1) -
 def delete(store: Store, keys: Iterable[int]) -> None:
     """Delete messages."""
     with store.transaction():
-        store.change(list(keys), {})
+        store.change([list(keys)], {})
 
 
 def everything(store: Store) -> list[Row]:
@@ -124,6 +124,17 @@ def test_a_message_that_is_to_be_deleted_twice_takes_no_other_along(store: Store
     assert len(everything(store)) == 3
 
 
+def in_ranges(keys: Iterable[int], chance: random.Random) -> list[range]:
+    """Return keys as ranges of consecutive ones, some of them divided, in any order."""
+    ranges: list[range] = []
+    for key in sorted(keys):
+        if ranges and ranges[-1].stop == key and chance.random() < 0.99:
+            ranges[-1] = range(ranges[-1].start, key + 1)
+        else:
+            ranges.append(range(key, key + 1))
+    return chance.sample(ranges, len(ranges))
+
+
 def altered(row: Row, **columns: int) -> Row:
     """Return a message with other columns, and the check of these."""
     row = row._replace(**columns)
@@ -174,7 +185,8 @@ def test_random_changes_against_a_dictionary(store: Store) -> None:
             new = {
                 key: altered(there[key], attempt=chance.choice((1, 2))) for key in chance.sample(keys, len(keys) // 40)
             }
-            store.change(chance.sample(sorted(gone), len(gone)), new)
+            mixed = [chance.sample(sorted(gone), len(gone))]
+            store.change(chance.choice((mixed, in_ranges(gone, chance))), new)
             there = {key: row for key, row in {**there, **new}.items() if key not in gone}
         for no in (1, 2):
             expected = [there[key] for key in sorted(there) if key >> ID_BITS == no and there[key].due_ms is None]

@@ -44,7 +44,7 @@ def insert(queue: str, first: int, number: int = 1, priority: int = 0) -> Change
 
 def remove(queue: str, first: int, number: int = 1, priority: int = 0) -> Change:
     """Make the change that acknowledges messages."""
-    return Change(removes=[Remove(queue, entries(first, number, priority))])
+    return Change(removes=[Remove.of(queue, entries(first, number, priority))])
 
 
 def counters(store: Store) -> dict[tuple[str, int], tuple[int, int, int]]:
