@@ -51,7 +51,7 @@ class Store(View):
             "rw",
             "locking_mode = EXCLUSIVE",
             f"synchronous = {'FULL' if sync else 'OFF'}",
-            # Some builds of SQLite write zeros over all that is deleted: as much to write again for acks as for messages.
+            # Some builds of SQLite write zeros over all that is deleted, as much for acks as was written for messages.
             "secure_delete = OFF",
             # By hand instead: after the messages are confirmed, and so that an error shows.
             "wal_autocheckpoint = 0",
