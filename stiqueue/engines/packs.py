@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, count, groupby, repeat
+from itertools import accumulate, groupby, repeat
 from typing import Any, NamedTuple
 
 from stiqueue.engines.rows import MAX_ID, Row, row_crcs, shared_crc
@@ -55,7 +55,7 @@ class Pack(NamedTuple):
 def packed(first_key: int, bodies: Sequence[bytes], like: Row) -> list[Pack]:
     """Pack new messages, which have everything but key, check and body in common with `like`."""
     shared = shared_crc(*like[1:6])
-    return _packed(first_key, bodies, row_crcs(shared, count(first_key), bodies), like[1:6])
+    return _packed(first_key, bodies, row_crcs(shared, first_key, bodies), like[1:6])
 
 
 def repacked(rows: Iterable[Row]) -> list[Pack]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,15 +78,18 @@ def shared_crc(time_ms: int, attempt: int, due_ms: int | None, expires_ms: int |
 
 def row_crc(shared: int, key: int, body: bytes) -> int:
     """Return the check of one row: of its key, its body and what `shared_crc` covers."""
-    return row_crcs(shared, [key], [body])[0]
+    return row_crcs(shared, key, [body])[0]
 
 
-def row_crcs(shared: int, keys: Iterable[int], bodies: Iterable[bytes]) -> list[int]:
-    """Return the checks of several rows that have in common what `shared_crc` covers."""
-    crc32 = zlib.crc32
-    return [
-        crc32(body, (shared + key + (key >> 32) * _ODD) & 0xFFFFFFFF) for key, body in zip(keys, bodies, strict=False)
-    ]
+def row_crcs(shared: int, first_key: int, bodies: Sequence[bytes]) -> list[int]:
+    """Return the checks of rows with consecutive keys that have in common what `shared_crc` covers."""
+    end, upper = first_key + len(bodies), first_key >> 32
+    if (end - 1) >> 32 == upper:  # so that there is no step in Python for each of a million messages
+        start = shared + first_key + upper * _ODD
+        seeds: Sequence[int] = range(start, start + len(bodies))
+    else:
+        seeds = [shared + key + (key >> 32) * _ODD for key in range(first_key, end)]
+    return list(map(zlib.crc32, bodies, seeds))  # which takes the lower 32 bits of a seed
 
 
 def write_headers(headers: object) -> str | None:
@@ -104,14 +107,9 @@ def is_right(row: Row) -> bool:
     return first_wrong([row]) is None
 
 
-def first_wrong(rows: Iterable[Row]) -> Row | None:
-    """Return the first row whose check is not right."""
-    crc32, like, shared = zlib.crc32, None, 0
-    for row in rows:
-        if (common := row[1:6]) != like:
-            like, shared = common, shared_crc(*common)
-        key = row[0]
-        # What `row_crc` says, without calling it for each of the million rows of a long queue.
-        if crc32(row[7], (shared + key + (key >> 32) * _ODD) & 0xFFFFFFFF) != row[6]:
-            return row
-    return None
+def first_wrong(rows: Sequence[Row]) -> Row | None:
+    """Return the first row whose check is not right, of some, at least one, that could be a pack."""
+    right = row_crcs(shared_crc(*rows[0][1:6]), rows[0].key, [row.body for row in rows])
+    if right == [row.crc for row in rows]:
+        return None
+    return next(row for row, crc in zip(rows, right, strict=True) if row.crc != crc)

@@ -171,9 +171,13 @@ class View:
                 messages += count
                 few += 1
             packs = split(self._db.execute(ONE_STEP.format(condition), (after + 1, few)).fetchone()) if few else []
-            rows = [row for pack in packs for row in pack.rows() if row.key > after][:limit]
-        if (wrong := first_wrong(rows)) is not None:
-            raise StoreDamaged(f"{self.path}: message {wrong.id} is damaged")
+            parts = [pack.rows()[max(0, after + 1 - pack.key) :] for pack in packs]
+        rows: list[Row] = []
+        for part in parts:
+            asked = part[: None if limit is None else limit - len(rows)]
+            if asked and (wrong := first_wrong(asked)) is not None:
+                raise StoreDamaged(f"{self.path}: message {wrong.id} is damaged")
+            rows += asked
         keys = [after, *map(itemgetter(0), rows)]
         if any(map(ge, keys, keys[1:])):
             raise StoreDamaged(f"{self.path}: messages are out of order")

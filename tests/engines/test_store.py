@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stiqueue.engines.packs import PACK_BYTES, Pack, packed
-from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, is_right, row_crc, shared_crc
+from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, is_right, row_crc, row_crcs, shared_crc
 from stiqueue.engines.schema import PAGE_SIZE, create
 from stiqueue.engines.store import Store
 from stiqueue.engines.view import PAGE_BYTES, View
@@ -139,6 +139,15 @@ def altered(row: Row, **columns: int) -> Row:
     """Return a message with other columns, and the check of these."""
     row = row._replace(**columns)
     return row._replace(crc=row_crc(shared_crc(*row[1:6]), row.key, row.body))
+
+
+def test_the_checks_of_many_rows_are_those_of_each() -> None:
+    """Also where the upper half of the key changes, of which there is another part in the check."""
+    for first in (1 << ID_BITS | 1, (7 << ID_BITS) + (1 << 32) - 3):
+        bodies = [b"%d" % n for n in range(6)]
+        alone = [row_crc(0xFFFFFFFE, first + n, body) for n, body in enumerate(bodies)]
+        assert row_crcs(0xFFFFFFFE, first, bodies) == alone
+    assert row_crcs(1, 1, []) == []
 
 
 def test_update(store: Store) -> None:
