@@ -85,10 +85,10 @@ class Engine(Protocol):
         ...
 
     async def exchange(self, lease_id: str) -> Sequence[Leased] | None:
-        """Acknowledge a lease and return what its consumer is given next, as `Consumer.take` would; never blocks.
+        """Acknowledge a lease and return what its consumer is given next, as `Consumer.take` would.
 
-        Does not wait until the acknowledgement is safe. Returns an empty sequence when there is nothing now, or when
-        it comes by `take`; None when the lease was not held any more.
+        Need not wait until the acknowledgement is safe, and never waits for messages: returns an empty sequence when
+        there is nothing now, or when it comes by `take`; None when the lease was not held any more.
         """
         ...
 

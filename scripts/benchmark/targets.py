@@ -38,6 +38,8 @@ class Verdict:
 MEMORY, ASYNC, DURABLE = "stiqueue", "stiqueue-async", "stiqueue-durable"
 CLUSTER, RAW, RAW_QUEUE = "stiqueue-cluster", "nats-cluster", "nats-cluster-queue"
 STREAMS, HIREDIS = "redis-streams", "redis-streams-hiredis"
+SYNCED = "nats-file-sync"
+"""The JetStream that promises as much as a synced data file."""
 
 TARGETS = [
     Target("memory, batches of 1,000 in / Redis Streams", "batch-1000.in", MEMORY, "batch-1000.in", STREAMS, 8),
@@ -52,6 +54,18 @@ TARGETS = [
     Target("durable, batches of 1,000 in / JetStream file", "batch-1000.in", DURABLE, "batch-1000.in", "nats-file", 20),
     Target(
         "durable, prefetch 2,000 out / JetStream file", "batch-2000.out", DURABLE, "batch-1000.out", "nats-file", 15
+    ),
+    Target(
+        "memory, batches of 1,000 in / JetStream memory", "batch-1000.in", MEMORY, "batch-1000.in", "nats-memory", 0
+    ),
+    Target(
+        "memory, prefetch 2,000 out / JetStream memory", "batch-2000.out", MEMORY, "batch-1000.out", "nats-memory", 0
+    ),
+    Target(
+        "durable, batches of 1,000 in / JetStream file, synced", "batch-1000.in", DURABLE, "batch-1000.in", SYNCED, 0
+    ),
+    Target(
+        "durable, prefetch 2,000 out / JetStream file, synced", "batch-2000.out", DURABLE, "batch-1000.out", SYNCED, 0
     ),
     Target("cluster, batches of 1,000 in / nats-py", "batch-1000.in", CLUSTER, "batch-1000.in", RAW, 0.8),
     Target("cluster, prefetch 1,000 out / nats-py", "batch-1000.out", CLUSTER, "batch-1000.out", RAW, 0.8),
