@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import takewhile
 
 from stiqueue.engines.consumer import Queue
 from stiqueue.engines.leasing import consumer_of
@@ -42,8 +41,11 @@ class Unrecorded:
         updates: list[Update] = []
         for owner, since in owners.items():
             queue = consumer_of(owner).queue
-            lasting = takewhile(lambda lease: lease.since <= until, owner.held.values())
-            updates += [_update(queue, lease.entry_after()) for lease in lasting if lease.since >= since]
+            for lease in reversed(owner.held.values()):  # there may be thousands that have long been recorded
+                if lease.since < since:
+                    break
+                if lease.since <= until:
+                    updates.append(_update(queue, lease.entry_after()))
         return updates
 
 

@@ -187,10 +187,9 @@ class Writer:
         lane.bytes -= remove.size
         base = lane.no << ID_BITS
         ids = [message_id for message_id, _, _, _ in remove.entries]
-        consecutive = range(ids[0], ids[-1] + 1)
-        if ids == list(consecutive):  # as they usually are
-            return range(base | consecutive.start, base | consecutive.stop)
-        return [base | message_id for message_id in ids]
+        run = range(base | ids[0], (base | ids[-1]) + 1)
+        keys = [base | message_id for message_id in ids]
+        return run if len(run) == len(keys) and keys == list(run) else keys  # a run, as they usually are
 
     def _lane(self, queue: str, priority: int, lanes: dict[tuple[str, int], LaneRow]) -> LaneRow:
         """Return the counters of a lane that changes, in `lanes` from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_counters_are_exact(store: Store) -> None:
     writer.write([remove("a", 1), remove("a", 5, 3), insert("a", 8, priority=1)])
     assert counters(store) == {("a", 0): (0, 0, 7), ("a", 1): (1, 10, 8), ("b", 7): (2, 20, 2)}
     assert writer.seq == max(lane.seq for lane in store.lanes()) == 2
+
+
+def test_messages_that_are_far_apart_are_removed_without_a_look_at_what_is_between(store: Store) -> None:
+    writer = Writer(store, FakeClock())
+    far = 1 << 40
+    writer.write([insert("a", 1), insert("a", far)])
+    tracemalloc.start()
+    try:
+        writer.write([Change(removes=[Remove.of("a", entries(1, 1) + entries(far, 1))])])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1 << 20
+    assert counters(store) == {("a", 0): (0, 0, far)}
 
 
 def test_a_failed_transaction_changes_nothing(store: Store) -> None:
