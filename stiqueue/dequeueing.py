@@ -8,11 +8,11 @@ from typing import Any
 
 from stiqueue.backoff import Backoff
 from stiqueue.enqueueing import enq_and_ack
-from stiqueue.errors import LeaseStale, StiQueueError, Unavailable
+from stiqueue.errors import Closed, LeaseStale, StiQueueError, Unavailable
 from stiqueue.limits import MAX_ACK_TIMEOUT
 from stiqueue.message import Body, Delivered, Message, Outcome, Settlement
 from stiqueue.session import M, Session
-from stiqueue.transport import Stream, Transport
+from stiqueue.transport import Stream
 
 FEW = 3
 """Up to so many threads or tasks each ack in a call that brings the next message as well: one call a message. The acks
@@ -105,6 +105,7 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
     """
     options = session.options
     name = options.queue_of(queue)
+    patience = options.timeout if timeout is None else min(timeout, options.timeout)
     backoff: Backoff | None = None  # made when it is needed, which is hardly ever
     deadline = None if timeout is None else time.monotonic() + timeout
     wait = timeout
@@ -112,10 +113,9 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
         began = time.monotonic()
         slot, last = await _ready_slot(session, name, wait)
         try:
-            messages = await _next(session, slot, last)
+            messages = await _next(session, slot, last, patience)
         except Unavailable as error:
             _drop(session, slot)
-            patience = options.timeout if timeout is None else min(timeout, options.timeout)
             backoff = backoff or Backoff(patience, options.logger)
             await session.pause(backoff, error, slot.stream, began)
             if deadline is not None:
@@ -166,7 +166,7 @@ async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> 
         if last is not None and slot.wait == wait and last.queue == queue:
             return slot, last
         if last is not None:
-            await _ack_and_close(session, transport, last)
+            await _ack_and_close(session, last, session.options.timeout)
         _drop(session, slot)
     single = not (session.options.ack_required and session.options.auto_ack)
     asked = session.options.subscription(queue, wait=wait, max_messages=1 if single else 0)
@@ -177,16 +177,23 @@ async def _ready_slot(session: Session[Any], queue: str, wait: float | None) -> 
     return slot, None
 
 
-async def _next(session: Session[Any], slot: Slot, last: Message | None) -> Sequence[Delivered] | None:
-    """Ack the `last` message, if there is one, and wait for the next."""
+async def _next(session: Session[Any], slot: Slot, last: Message | None, patience: float) -> Sequence[Delivered] | None:
+    """Ack the `last` message, if there is one, and wait for the next.
+
+    Raises:
+        Unavailable: the stream is lost, or may hold a message whose delivery was lost.
+    """
     if last is not None and len(session.held) > FEW:
         _ack_soon(session, last, slot)
     elif last is not None:
         try:
             was_held, messages = await session.connected().exchange(last.lease_id)
-        except StiQueueError as error:
-            _not_acked(session, last, error)
+        except Closed:
             raise
+        except StiQueueError as error:
+            # Perhaps it was acked, and the answer lost with the next message in it. An ack more harms nothing.
+            await _ack_and_close(session, last, patience)
+            raise Unavailable(f"the subscription was given up: {error}") from error
         if not was_held:
             _acked_too_late(session, last)
         if messages:
@@ -194,10 +201,13 @@ async def _next(session: Session[Any], slot: Slot, last: Message | None) -> Sequ
     return await slot.stream.next()
 
 
-async def _ack_and_close(session: Session[Any], transport: Transport, message: Message) -> None:
+async def _ack_and_close(session: Session[Any], message: Message, timeout: float) -> None:
+    """Ack `message`, whose stream is given nothing more; try for up to `timeout` seconds."""
     try:
-        await transport.settle(Settlement([message.lease_id], close_stream=True), session.options.timeout)
-    except Unavailable as error:
+        await session.connected().settle(Settlement([message.lease_id], close_stream=True), timeout)
+    except Closed:
+        raise
+    except StiQueueError as error:
         _not_acked(session, message, error)
 
 

@@ -92,6 +92,10 @@ class Engine(Protocol):
         """
         ...
 
+    def queue_of(self, lease_id: str) -> str | None:
+        """Return the queue whose messages `exchange` of a lease may return; None when it returns none."""
+        ...
+
     async def counts(self, queues: Sequence[str]) -> list[Counts]:
         """Return the counts of the named queues, zeros for unknown ones; of all queues in use when none is named."""
         ...

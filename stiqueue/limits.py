@@ -67,9 +67,11 @@ def check_batch(batch: Batch, max_message_bytes: int) -> None:
     # What is as it is by default needs no look: this is on the way of every single message, twice.
     if batch.request_id:
         _text("request_id", batch.request_id, MAX_REQUEST_ID_BYTES, "BAD_REQUEST_ID")
-    if batch.priority:
+    if batch.priority != 0:
+        if not isinstance(batch.priority, int):
+            raise InvalidRequest(f"priority: {batch.priority!r} is no integer", "BAD_PRIORITY")
         _between("priority", batch.priority, 0, MAX_PRIORITY, "BAD_PRIORITY")
-    if batch.delay:
+    if batch.delay != 0:
         _duration("delay", batch.delay, MAX_DELAY)
     if batch.ttl is not None:
         _duration("ttl", batch.ttl, MAX_TTL, positive=True)

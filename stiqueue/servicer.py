@@ -141,6 +141,8 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         found = self._log.holds(settlement.lease_ids) if self._log.is_on else None
         if request.take_next:
             (lease_id,) = settlement.lease_ids
+            if self.guard is not None and (queue := self.engine.queue_of(lease_id)) is not None:
+                self._check(Right.DEQ, queue)
             given = await self.engine.exchange(lease_id)
             if found:
                 self._log.exchanged(found, given)

@@ -18,7 +18,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.waiting import Call, until
 from support.wire import drain, refused
 
-from stiqueue import SQClient, SQServer, State, TooManyConsumers, Unavailable
+from stiqueue import ServerError, SQClient, SQServer, State, StiQueueError, TooManyConsumers, Unavailable
+from stiqueue.engines.local import LocalEngine
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -193,6 +194,45 @@ def test_an_ack_brings_the_next_message_which_belongs_to_the_stream(
     late = stub.Ack(pb.AckRequest(lease_ids=[third.lease_id], take_next=True), timeout=SECONDS)
     assert (list(late.stale_lease_ids), list(late.messages)) == ([third.lease_id], [])
     assert client.counts().acked == 2
+
+
+def test_a_stream_with_credit_left_is_served_after_an_ack_that_brought_a_message(
+    client: SQClient, stub: QueueServiceStub
+) -> None:
+    client.enq(b"x" * 100)
+    stream: Any = stub.Deq(pb.DeqRequest(prefetch=10, prefetch_bytes=100))
+    (large,) = stream.next().messages
+    client.enq(b"small")
+    answer = stub.Ack(pb.AckRequest(lease_ids=[large.lease_id], take_next=True), timeout=SECONDS)
+    assert [message.body for message in answer.messages] == [b"small"]
+    client.enq(b"another")
+    assert [message.body for message in stream.next().messages] == [b"another"]
+    stream.cancel()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("error", [Unavailable, ServerError])
+def test_an_ack_that_fails_once_costs_deq_nothing(
+    monkeypatch: pytest.MonkeyPatch, client: SQClient, when: str, error: type[StiQueueError]
+) -> None:
+    """Whether it was done or not: what it acked is acked, and what was lost with its answer comes."""
+    exchange = LocalEngine.exchange
+    failures = [error("once")]
+
+    async def failing(self: LocalEngine, lease_id: str) -> Any:
+        if not failures:
+            return await exchange(self, lease_id)
+        if when == "after":
+            await exchange(self, lease_id)
+        raise failures.pop()
+
+    monkeypatch.setattr(LocalEngine, "exchange", failing)
+    client.enq_many("abcd")
+    taken = [client.deq(timeout=SECONDS) for _ in range(4)]
+    assert taken == [b"a", b"b", b"c", b"d"]
+    assert [message.attempt for message in taken if message] == [1, 1 if when == "before" else 2, 1, 1]
+    assert client.ack()
+    assert client.counts().acked == 4
 
 
 def test_what_an_ack_brought_that_nobody_heard_comes_back_with_the_end_of_the_stream(

@@ -143,9 +143,9 @@ class LocalConsumer(Owner):
         return self.wait is not None and self.idle_since is not None and now - self.idle_since >= self.wait
 
     def take_handed(self, woken: Wakes | None = None) -> list[Lease]:
-        """Take what was handed over, if anything; what is `woken` for that alone is to be left in peace."""
+        """Take what was handed over, if anything; who is `woken` for that alone is left in peace."""
         leases, self.inbox = self.inbox, []
-        if leases and woken:
+        if leases and woken and not self.has_credit():  # else it has to stand in line again
             woken[:] = [wake for wake in woken if wake != self._wake]
         return leases
 

@@ -340,6 +340,8 @@ class DurableEngine(LocalEngine):
             raise StoreDamaged(f"{self.path}: messages of queue {queue.pending.name} are missing")
         woken: Wakes = []
         with self._lock:
+            if self._journal is None:  # closed meanwhile
+                return
             now = self._clock.monotonic()
             queue.pending.load(priority, runs, now)
             self._after([queue], now, woken)

@@ -215,6 +215,12 @@ class Leasing(ABC):
         call(woken)
         return given
 
+    def queue_of(self, lease_id: str) -> str | None:
+        """See `stiqueue.engine.Engine.queue_of`."""
+        with self._lock:
+            lease = self._leases.get(lease_id)
+            return None if lease is None else consumer_of(lease.owner).queue.name
+
     def _held(self, lease_ids: Iterable[str]) -> list[Lease]:
         """Return the leases of `lease_ids`, all of which must be held, to be settled with an enqueue."""
         leases = [self._leases.get(lease_id) for lease_id in dict.fromkeys(lease_ids)]

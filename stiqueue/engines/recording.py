@@ -37,7 +37,7 @@ class Unrecorded:
         """When the first of each one's began that is not recorded."""
         while self._began and self._began[0][0] <= until:
             since, owner = self._began.popleft()
-            owners.setdefault(owner, since)
+            owners[owner] = min(since, owners.get(owner, since))  # whoever is first has not always looked first
         updates: list[Update] = []
         for owner, since in owners.items():
             queue = consumer_of(owner).queue

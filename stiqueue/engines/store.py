@@ -107,16 +107,17 @@ class Store(View):
             StoreDamaged: one of those to delete is not there.
         """
         places = found = 0
-        few: list[int] = []
-        for keys in chain.from_iterable(map(_runs, removed)):
-            if len(keys) >= _MANY:
-                count, rest = self._delete_inside(keys)
+        long = [keys for keys in removed if isinstance(keys, range) and len(keys) >= _MANY]
+        others = {key for keys in removed if not (isinstance(keys, range) and len(keys) >= _MANY) for key in keys}
+        gone: set[int] = set()
+        for run in chain(long, _runs(sorted(others))):
+            if len(run) >= _MANY:
+                count, rest = self._delete_inside(run)
                 places += 1
                 found += count
-                few += rest
+                gone.update(rest)
             else:
-                few += keys
-        gone = set(few)
+                gone.update(run)
         whole: list[int] = []
         partly: list[int] = []
         for key, count in self._covering(sorted(gone | updated.keys())):
@@ -225,11 +226,8 @@ class Store(View):
 
 
 def _runs(keys: Sequence[int]) -> Iterator[range]:
-    """Return the runs of consecutive numbers in `keys`."""
-    if isinstance(keys, range):  # as it usually is
-        yield keys
-        return
-    for _, numbered in groupby(enumerate(sorted(set(keys))), lambda each: each[1] - each[0]):
+    """Return the runs of consecutive numbers in `keys`, which rise."""
+    for _, numbered in groupby(enumerate(keys), lambda each: each[1] - each[0]):
         same = [key for _, key in numbered]
         yield range(same[0], same[-1] + 1)
 

@@ -114,6 +114,9 @@ def test_the_queue_is_that_of_the_call_or_else_of_the_client(place: Place) -> No
         ({"queue": "a/b"}, "BAD_QUEUE_NAME"),
         ({"priority": -1}, "BAD_PRIORITY"),
         ({"priority": 256}, "BAD_PRIORITY"),
+        ({"priority": 0.5}, "BAD_PRIORITY"),
+        ({"priority": None}, "BAD_PRIORITY"),
+        ({"priority": "1"}, "BAD_PRIORITY"),
         ({"delay": -0.001}, "BAD_DURATION"),
         ({"delay": 367 * 86_400.0}, "BAD_DURATION"),
         ({"delay": float("nan")}, "BAD_DURATION"),
@@ -138,6 +141,12 @@ def test_bad_input_is_refused_with_its_reason_and_changes_nothing(
         client.enq(**{"msg": "a"} | options)
     assert refused.value.reason == reason
     assert client.queues() == {}
+
+
+def test_a_delay_that_is_no_number_is_refused(client: BaseClient) -> None:
+    with pytest.raises(TypeError):
+        client.enq("a", delay=None)  # type: ignore[arg-type]
+    assert client.enq("a") == 1
 
 
 def test_a_message_of_the_limit_passes_through(client: BaseClient) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from stiqueue.engines.durable import DurableEngine
+from stiqueue.engines.rows import Row
+from stiqueue.errors import StiQueueError
 from stiqueue.lane import LEAST_MESSAGES, Window
 from stiqueue.message import Batch
 
-from .desk import ack, bodies, drain, enqueue, opened, take
+from .desk import PATIENCE, ack, bodies, drain, enqueue, opened, take
 
 
 def test_a_single_queue_has_all_of_it_and_many_share_twice_as_much() -> None:
@@ -61,3 +65,37 @@ def test_what_is_left_to_the_journal_comes_at_its_place(tmp_path: Path, monkeypa
         held[0].owner.close()
         expected = [body for _, _, body in sent[:100] + sent[600:]]
         assert bodies(drain(engine)) == expected
+
+
+def test_a_file_is_closed_while_a_part_of_a_queue_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was acked meanwhile is acked, and nothing is called a defect."""
+    monkeypatch.setattr(DurableEngine, "window", Window(100, 1 << 20))
+    path = tmp_path / "queue.db"
+    with opened(path) as engine:
+        enqueue(engine, *[b"%d" % number for number in range(10_000)])
+    engine = DurableEngine(path)
+    failures: list[StiQueueError] = []
+    engine.on_failure = failures.append
+    engine.start_now()
+    (lease, *_) = take(engine, 1)
+    journal = engine._journal
+    assert journal is not None
+    reading, go_on, page = threading.Event(), threading.Event(), journal._store.page
+
+    def slow(*asked: int) -> list[Row]:
+        reading.set()
+        go_on.wait(PATIENCE)
+        return page(*asked)
+
+    journal._store.page = slow  # type: ignore[method-assign]
+    take(engine, 1_960)
+    assert reading.wait(PATIENCE)
+    assert engine.exchange_now(lease.lease_id) is not None
+    closing = threading.Thread(target=engine.close_now)
+    closing.start()
+    until(lambda: engine._journal is None)
+    go_on.set()
+    closing.join(PATIENCE)
+    assert failures == []
+    with opened(path) as engine:
+        assert [each.body for each in take(engine, 1)] == [b"1"]

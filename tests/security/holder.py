@@ -56,6 +56,10 @@ class Holder:
     def ack(self, *leases: str) -> list[str]:
         return list(self._stub.Ack(pb.AckRequest(lease_ids=leases or ["x"]), **self.options).stale_lease_ids)
 
+    def exchange(self, lease: str) -> list[bytes]:
+        request = pb.AckRequest(lease_ids=[lease], take_next=True)
+        return [each.body for each in self._stub.Ack(request, **self.options).messages]
+
     def cnt(self, *queues: str) -> dict[str, int]:
         return {each.queue: each.ready for each in self._stub.Cnt(pb.CntRequest(queues=queues), **self.options).queues}
 

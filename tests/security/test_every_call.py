@@ -83,6 +83,18 @@ def test_42_each_right_is_for_its_calls_and_its_queues_alone(channel: grpc.Chann
             call(Holder(channel, token(right, queues)))
 
 
+def test_42_an_ack_brings_nothing_of_a_queue_that_is_for_others(channel: grpc.Channel) -> None:
+    """Not even to somebody who knows a lease of it."""
+    owner, stranger = Holder(channel, token("deq", "jobs.*")), token("deq", "mail")
+    Holder(channel, ADMIN).enq(QUEUE, b"next")
+    stream = owner.stream(QUEUE)
+    (message,) = next(stream).messages
+    assert_refused(channel, stranger, lambda holder: holder.exchange(message.lease_id), DENIED, "ACCESS_DENIED")
+    assert Holder(channel, stranger).exchange("unknown") == []
+    assert owner.exchange(message.lease_id) == [b"next"]
+    stream.cancel()
+
+
 def test_42_a_token_that_was_taken_away_is_good_for_nothing(channel: grpc.Channel, file: Path) -> None:
     """As if it had never been; health asks for none."""
     revoked = token("admin", "jobs.*")

@@ -194,6 +194,9 @@ class JetStreamEngine:
         """Acknowledge; the next messages are on their way, and come by `take`."""
         return None if await self.settle(Settlement([lease_id])) else []
 
+    def queue_of(self, lease_id: str) -> None:
+        """None of a lease's queue comes with an exchange."""
+
     async def settle_own(self, settlement: Settlement) -> list[str]:
         """Settle leases of this gateway."""
         return await self.leases.settle(settlement)
