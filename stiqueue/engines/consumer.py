@@ -155,3 +155,15 @@ class LocalConsumer(Owner):
             self._condition.notify()
         elif self._wake is not None:
             woken.append(self._wake)
+
+
+def consumer_of(owner: Owner) -> LocalConsumer:
+    """Return `owner` as what all owners of a local engine are."""
+    assert isinstance(owner, LocalConsumer)
+    return owner
+
+
+def call(woken: Wakes) -> None:
+    """Wake consumers, now that the lock is released."""
+    for wake in woken:
+        wake()

@@ -17,10 +17,9 @@ from typing import TypeVar
 from stiqueue.clock import Clock
 from stiqueue.dedup import packed
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes
+from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes, call, consumer_of
 from stiqueue.engines.dead_letters import dead_letter
 from stiqueue.engines.journal import Journal
-from stiqueue.engines.leasing import call, consumer_of
 from stiqueue.engines.local import LocalEngine
 from stiqueue.engines.recording import Unrecorded, expired, removals, removed, returned
 from stiqueue.engines.restoring import Reader, restore

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from itertools import repeat
 from operator import itemgetter
 from typing import TypeVar
 
 from stiqueue.clock import Clock
-from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes
+from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes, call, consumer_of
+from stiqueue.engines.settling import Settle, by_owner, missing, settler
 from stiqueue.errors import LeaseStale
-from stiqueue.lease import Lease, Owner
+from stiqueue.lease import Lease
 from stiqueue.message import Outcome, Settlement
 from stiqueue.pending import Pending
 
@@ -29,10 +30,7 @@ CHUNK_BYTES = 1 << 20
 """Most bytes that are delivered in one step; a larger message goes alone."""
 
 T = TypeVar("T")
-Settle = Callable[[Pending, Owner, list[Lease]], int | None]
-"""What becomes of the leases of one owner; returns the bytes of their messages, if these are done."""
-
-_LEASE_ID, _LEASE_OWNER = itemgetter(0), itemgetter(2)
+_LEASE_ID = itemgetter(0)
 
 
 class Leasing(ABC):
@@ -188,11 +186,11 @@ class Leasing(ABC):
             else:
                 found = list(map(self._leases.pop, lease_ids, repeat(None)))
             leases = [lease for lease in found if lease is not None]
-            stale = _missing(lease_ids, leases) if len(leases) < len(found) else []
+            stale = missing(lease_ids, leases) if len(leases) < len(found) else []
             if settlement.close_stream:
                 for owner in {lease.owner for lease in leases}:
                     self._stop_giving(consumer_of(owner), woken)
-            done = self._settle_each(leases, _settler(settlement, now), woken)
+            done = self._settle_each(leases, settler(settlement, now), woken)
             self._after(done, now, woken)
             answer = self._settled(settlement, leases, done, stale)
         call(woken)
@@ -281,51 +279,8 @@ class Leasing(ABC):
         self._after([queue], now, woken)
 
 
-def consumer_of(owner: Owner) -> LocalConsumer:
-    """Return `owner` as what all owners of a local engine are."""
-    assert isinstance(owner, LocalConsumer)
-    return owner
-
-
-def by_owner(leases: Sequence[Lease]) -> Iterable[tuple[Owner, list[Lease]]]:
-    """Group leases by their owners, each one's in their order."""
-    owners = dict.fromkeys(map(_LEASE_OWNER, leases))
-    if len(owners) == 1:  # as it usually is; a thousand at a time are not looked at one by one
-        return [(next(iter(owners)), list(leases))]
-    groups: dict[Owner, list[Lease]] = {owner: [] for owner in owners}
-    for lease in leases:
-        groups[lease.owner].append(lease)
-    return groups.items()
-
-
-def _missing(lease_ids: Sequence[str], leases: Iterable[Lease]) -> list[str]:
-    """Return those of `lease_ids` that are not of `leases`, each once."""
-    found = set(map(_LEASE_ID, leases))
-    return [lease_id for lease_id in dict.fromkeys(lease_ids) if lease_id not in found]
-
-
-def _settler(settlement: Settlement, now: float) -> Settle:
-    """Return what `settlement` does to the leases of one owner."""
-    if settlement.outcome is Outcome.EXTEND:
-        deadline = now + settlement.delay
-        return lambda pending, owner, leases: pending.extend(leases, deadline)
-    if settlement.outcome is Outcome.REQUEUE:
-        due = now + settlement.delay if settlement.delay else None
-        return lambda pending, owner, leases: pending.give_back(owner, leases, now, due)
-    if settlement.outcome is Outcome.DEAD_LETTER:
-        reason = settlement.reason or "rejected"
-        return lambda pending, owner, leases: pending.dead_letter(owner, leases, reason)
-    return Pending.ack
-
-
 async def awaited(answer: T | Future[T]) -> T:
     """Return an answer that is there, or await it. A caller that is cancelled does not cancel what is under way."""
     if isinstance(answer, Future):
         return await asyncio.shield(asyncio.wrap_future(answer))
     return answer
-
-
-def call(woken: Wakes) -> None:
-    """Wake consumers, now that the lock is released."""
-    for wake in woken:
-        wake()

@@ -15,9 +15,9 @@ from stiqueue.clock import Clock, SystemClock
 from stiqueue.dedup import Recent, packed, unpacked
 from stiqueue.engines import looking
 from stiqueue.engines.bounds import Bounds, Room
-from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes
+from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes, call, consumer_of
 from stiqueue.engines.dead_letters import dead_letter, dead_letter_queue
-from stiqueue.engines.leasing import Leasing, awaited, call, consumer_of
+from stiqueue.engines.leasing import Leasing, awaited
 from stiqueue.engines.queues import Queues
 from stiqueue.engines.timer import Timer
 from stiqueue.entry import Entry, Peeked, Properties

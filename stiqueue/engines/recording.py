@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from stiqueue.engines.consumer import Queue
-from stiqueue.engines.leasing import consumer_of
+from stiqueue.engines.consumer import Queue, consumer_of
 from stiqueue.engines.writer import Change, Remove, Update
 from stiqueue.entry import Entry
 from stiqueue.lease import Lease, Owner
