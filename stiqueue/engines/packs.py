@@ -10,9 +10,9 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby, repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from stiqueue.engines.rows import MAX_ID, Row, row_crcs, shared_crc
+from stiqueue.engines.rows import MAX_ID, Common, Row, row_crcs, shared_crc
 
 PACK_BYTES = 3_900
 """Most that a pack of several messages has: it goes into a page, which then has no more than this."""
@@ -21,7 +21,7 @@ PART_BYTES = 8
 
 
 class Pack(NamedTuple):
-    """Messages with consecutive keys that have all but check and body in common, as the table has them."""
+    """Messages with consecutive keys that have the columns of `Common` in common, as the table has them."""
 
     key: int
     """Of the first."""
@@ -52,10 +52,9 @@ class Pack(NamedTuple):
         return list(map(tuple.__new__, repeat(Row), columns))
 
 
-def packed(first_key: int, bodies: Sequence[bytes], like: Row) -> list[Pack]:
-    """Pack new messages, which have everything but key, check and body in common with `like`."""
-    shared = shared_crc(*like[1:6])
-    return _packed(first_key, bodies, row_crcs(shared, first_key, bodies), like[1:6])
+def packed(first_key: int, bodies: Sequence[bytes], common: Common) -> list[Pack]:
+    """Pack new messages, with consecutive keys."""
+    return _packed(first_key, bodies, row_crcs(shared_crc(*common), first_key, bodies), common)
 
 
 def repacked(rows: Iterable[Row]) -> list[Pack]:
@@ -63,13 +62,12 @@ def repacked(rows: Iterable[Row]) -> list[Pack]:
     packs: list[Pack] = []
     for (_, *common), numbered in groupby(enumerate(rows), lambda each: (each[1].key - each[0], *each[1][1:6])):
         same = [row for _, row in numbered]
-        packs += _packed(same[0].key, [row.body for row in same], [row.crc for row in same], common)
+        packs += _packed(same[0].key, [row.body for row in same], [row.crc for row in same], Common(*common))
     return packs
 
 
-def _packed(first_key: int, bodies: Sequence[bytes], crcs: Sequence[int], common: Sequence[Any]) -> list[Pack]:
-    time_ms, attempt, due_ms, expires_ms, headers = common
-    room = PACK_BYTES - len(headers or "")
+def _packed(first_key: int, bodies: Sequence[bytes], crcs: Sequence[int], common: Common) -> list[Pack]:
+    room = PACK_BYTES - len(common.headers or "")
     lengths = list(map(len, bodies))
     ends = list(accumulate(map(PART_BYTES.__add__, lengths)))
     packs: list[Pack] = []
@@ -78,7 +76,7 @@ def _packed(first_key: int, bodies: Sequence[bytes], crcs: Sequence[int], common
         end = max(start + 1, bisect_right(ends, before + room, start))
         parts = struct.pack(f"<{2 * (end - start)}I", *lengths[start:end], *crcs[start:end])
         body = b"".join(bodies[start:end])
-        packs.append(Pack(first_key + start, time_ms, attempt, due_ms, expires_ms, headers, parts, body))
+        packs.append(Pack(first_key + start, *common, parts, body))
         start, before = end, ends[end - 1]
     return packs
 

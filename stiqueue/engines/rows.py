@@ -23,8 +23,18 @@ _ODD = 0x9E3779B1
 """Spreads the upper half of a key over the check, for any change of it changes the product's lower half."""
 
 
+class Common(NamedTuple):
+    """What the messages of one batch have in common, as the file has it. Times are milliseconds by the wall clock."""
+
+    time_ms: int
+    attempt: int = 0
+    due_ms: int | None = None
+    expires_ms: int | None = None
+    headers: str | None = None
+
+
 class Row(NamedTuple):
-    """One message."""
+    """One message: a key, the columns of `Common`, a check and a body."""
 
     key: int
     time_ms: int

@@ -19,6 +19,7 @@ from stiqueue.engines.rows import (
     ID_BITS,
     MAX_ID,
     MAX_LANES,
+    Common,
     LaneRow,
     RequestRow,
     Row,
@@ -177,8 +178,8 @@ class Writer:
         lane.bytes += insert.size
         lane.last_id = max(lane.last_id, run.last_id)
         headers = write_headers(properties.headers)
-        like = Row(0, properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers, 0, b"")
-        return packed(lane.no << ID_BITS | run.first_id, run.bodies, like)
+        common = Common(properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers)
+        return packed(lane.no << ID_BITS | run.first_id, run.bodies, common)
 
     def _removed(self, remove: Remove, lanes: dict[tuple[str, int], LaneRow]) -> Sequence[int]:
         """Count messages out of their lane; return their keys."""

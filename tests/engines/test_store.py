@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from stiqueue.engines.packs import PACK_BYTES, Pack, packed
-from stiqueue.engines.rows import ID_BITS, LaneRow, RequestRow, Row, is_right, row_crc, row_crcs, shared_crc
+from stiqueue.engines.rows import ID_BITS, Common, LaneRow, RequestRow, Row, is_right, row_crc, row_crcs, shared_crc
 from stiqueue.engines.schema import PAGE_SIZE, create
 from stiqueue.engines.store import Store
 from stiqueue.engines.view import PAGE_BYTES, View
 from stiqueue.errors import StoreDamaged, StoreError
 
-LIKE = Row(0, 1_700_000_000_000, 0, None, None, None, 0, b"")
+LIKE = Common(1_700_000_000_000)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def store(path: Path) -> Iterator[Store]:
     store.close()
 
 
-def insert(store: Store, bodies: list[bytes], like: Row = LIKE, lane: int = 1) -> list[int]:
+def insert(store: Store, bodies: list[bytes], like: Common = LIKE, lane: int = 1) -> list[int]:
     """Insert messages with the ids 1, 2, ...; return their keys."""
     first = (lane << ID_BITS) + 1
     with store.transaction():
@@ -86,7 +86,7 @@ def test_columns_come_back_exact(store: Store, headers: str | None) -> None:
     like = LIKE._replace(attempt=3, expires_ms=5, headers=headers)
     insert(store, [b"a", b"b"], like)
     rows = store.page(1, 0, 10)
-    assert [row._replace(key=0, crc=0, body=b"") for row in rows] == [like, like]
+    assert [row[1:6] for row in rows] == [like, like]
 
 
 def test_pages_are_bounded_in_bytes(store: Store) -> None:
