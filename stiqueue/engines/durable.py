@@ -24,12 +24,13 @@ from stiqueue.engines.local import LocalEngine
 from stiqueue.engines.recording import Unrecorded, expired, removals, removed, returned
 from stiqueue.engines.restoring import Reader, restore
 from stiqueue.engines.rows import Row
+from stiqueue.engines.settling import Settled
 from stiqueue.engines.writer import Change, Insert, Update
 from stiqueue.entry import Entry
 from stiqueue.errors import DiskFull, LimitReached, StiQueueError, StoreDamaged, Unavailable
 from stiqueue.lane import Window
 from stiqueue.lease import Lease
-from stiqueue.message import Batch, Durability, Outcome, Receipt, Settlement
+from stiqueue.message import Batch, Durability, Outcome, Receipt
 from stiqueue.run import Run
 
 PAGE_MESSAGES = 2_000
@@ -207,16 +208,16 @@ class DurableEngine(LocalEngine):
             else:
                 answer.set_exception(error)
 
-        done = self._finish_each(finished, woken) if finished else {}
+        settled = self._finish_each(finished, woken) if finished else {}
         self._write(
             Change(
                 inserts=[Insert(batch.queue, run, size, due_ms)],
-                removes=removals(finished, done),
+                removes=removals(settled),
                 request=(batch.queue, batch.request_id, *receipt[:2]) if batch.request_id else None,
                 done=written,
             )
         )
-        self._after(done, now, woken)
+        self._after(settled, now, woken)
         return answer
 
     def _repeated(self, known: int | Future[Receipt]) -> Receipt | Future[Receipt]:
@@ -246,7 +247,7 @@ class DurableEngine(LocalEngine):
             # At most once: sent when it is on the disk that they are gone, not earlier.
             consumer.coming += len(leases)
             size = sum(lease.entry.size for lease in leases)
-            removes = removals(leases, {consumer.queue: size})
+            removes = removals({consumer.queue: Settled(leases, size)})
             self._write(Change(removes=removes, done=partial(self._removed, consumer, leases)))
             leases = []
         self._write_lazily(expired(consumer.queue))
@@ -274,12 +275,12 @@ class DurableEngine(LocalEngine):
     # -- settling -----------------------------------------------------------------------------------------------------
 
     def _settled(
-        self, settlement: Settlement, leases: list[Lease], done: dict[Queue, int], stale: list[str]
+        self, outcome: Outcome, settled: dict[Queue, Settled], stale: list[str]
     ) -> list[str] | Future[list[str]]:
-        if not leases or settlement.outcome is Outcome.EXTEND:
+        if not settled or outcome is Outcome.EXTEND:
             return stale
         # What else became of them is on its way already (`_carry_off`): an empty change is done when all before it are.
-        return self._written(Change(removes=removals(leases, done) if settlement.outcome is Outcome.ACK else []), stale)
+        return self._written(Change(removes=removals(settled) if outcome is Outcome.ACK else []), stale)
 
     def flush(self) -> Future[None]:
         """Return what is done when all changes made so far are safe."""

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from stiqueue.clock import Clock
 from stiqueue.engines.consumer import LocalConsumer, Queue, Wakes, call, consumer_of
-from stiqueue.engines.settling import Settle, by_owner, missing, settler
+from stiqueue.engines.settling import Settle, Settled, by_owner, missing, settler
 from stiqueue.errors import LeaseStale
 from stiqueue.lease import Lease
 from stiqueue.message import Outcome, Settlement
@@ -64,9 +64,9 @@ class Leasing(ABC):
         return False
 
     def _settled(
-        self, settlement: Settlement, leases: list[Lease], done: dict[Queue, int], stale: list[str]
+        self, outcome: Outcome, settled: dict[Queue, Settled], stale: list[str]
     ) -> list[str] | Future[list[str]]:
-        """`leases` were settled; return the `stale` ones, at once or when that is safe. The lock is held."""
+        """Leases were settled; return those that were `stale`, at once or when that is safe. The lock is held."""
         return stale
 
     # -- delivering ---------------------------------------------------------------------------------------------------
@@ -190,9 +190,9 @@ class Leasing(ABC):
             if settlement.close_stream:
                 for owner in {lease.owner for lease in leases}:
                     self._stop_giving(consumer_of(owner), woken)
-            done = self._settle_each(leases, settler(settlement, now), woken)
-            self._after(done, now, woken)
-            answer = self._settled(settlement, leases, done, stale)
+            settled = self._settle_each(leases, settler(settlement, now), woken)
+            self._after(settled, now, woken)
+            answer = self._settled(settlement.outcome, settled, stale)
         call(woken)
         return answer
 
@@ -206,9 +206,9 @@ class Leasing(ABC):
             lease = self._leases.pop(lease_id, None)
             if lease is None:
                 return None
-            done = self._settle_each([lease], Pending.ack, woken)
-            self._after(done, self._clock.monotonic(), woken)
-            self._settled(Settlement([lease_id]), [lease], done, [])
+            settled = self._settle_each([lease], Pending.ack, woken)
+            self._after(settled, self._clock.monotonic(), woken)
+            self._settled(Outcome.ACK, settled, [])
             given = consumer_of(lease.owner).take_handed(woken)
         call(woken)
         return given
@@ -227,25 +227,26 @@ class Leasing(ABC):
             raise LeaseStale(f"ack_lease_ids: {len(leases) - len(found)} of {len(leases)} leases are no longer held")
         return found
 
-    def _finish_each(self, leases: list[Lease], woken: Wakes) -> dict[Queue, int]:
+    def _finish_each(self, leases: list[Lease], woken: Wakes) -> dict[Queue, Settled]:
         """Ack leases that are held."""
         for lease in leases:
             del self._leases[lease.lease_id]
         return self._settle_each(leases, Pending.ack, woken)
 
-    def _settle_each(self, leases: list[Lease], settle: Settle, woken: Wakes) -> dict[Queue, int]:
+    def _settle_each(self, leases: list[Lease], settle: Settle, woken: Wakes) -> dict[Queue, Settled]:
         """Do `settle` to `leases`, ended ones of which are in the index no more.
 
         Returns:
-            The queues they belong to, in whose lines their owners are again; and the bytes of messages that are done.
+            Those of each queue, in whose line their owners are again.
         """
-        done: dict[Queue, int] = {}
+        settled: dict[Queue, Settled] = {}
         for owner, owned in by_owner(leases):
             consumer = consumer_of(owner)
-            size = settle(consumer.queue.pending, owner, owned) or 0
+            of_queue = settled.setdefault(consumer.queue, Settled())
+            of_queue.size += settle(consumer.queue.pending, owner, owned) or 0
+            of_queue.leases += owned
             self._freed(consumer, woken)
-            done[consumer.queue] = done.get(consumer.queue, 0) + size
-        return done
+        return settled
 
     def _freed(self, consumer: LocalConsumer, woken: Wakes) -> None:
         """`consumer` settled something: it may be given more, or may be done."""

@@ -121,7 +121,7 @@ class LocalEngine(Leasing):
         queue.pending.add(run, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
             self._recent.remember(batch.queue, batch.request_id, packed(receipt.first_id, receipt.count), now)
-        touched = {queue: 0} | self._finish_each(finished, woken) if finished else (queue,)
+        touched = dict.fromkeys((queue, *self._finish_each(finished, woken))) if finished else (queue,)
         self._after(touched, now, woken)
         return receipt
 

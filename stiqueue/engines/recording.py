@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from stiqueue.engines.consumer import Queue, consumer_of
+from stiqueue.engines.settling import Settled
 from stiqueue.engines.writer import Change, Remove, Update
 from stiqueue.entry import Entry
 from stiqueue.lease import Lease, Owner
@@ -48,17 +49,16 @@ class Unrecorded:
         return updates
 
 
-def removals(leases: Sequence[Lease], done: Mapping[Queue, int]) -> list[Remove]:
-    """Return what to remove when the messages of `leases` are done, which have so many bytes in each queue."""
+def removals(settled: Mapping[Queue, Settled]) -> list[Remove]:
+    """Return what to remove when the messages of leases are done."""
     removes: list[Remove] = []
-    for queue, size in done.items():
-        ours = leases if len(done) == 1 else [each for each in leases if consumer_of(each.owner).queue is queue]
-        entries = [entry for _, entry, _, _ in ours]
+    for queue, done in settled.items():
+        entries = [entry for _, entry, _, _ in done.leases]
         if queue.due_ms:
             for entry in entries:
                 queue.due_ms.pop(entry.id, None)
         if len(queue.pending.lanes) == 1:  # as it usually is: a thousand at a time are not looked at one by one
-            removes.append(Remove(queue.name, next(iter(queue.pending.lanes)), entries, size))
+            removes.append(Remove(queue.name, next(iter(queue.pending.lanes)), entries, done.size))
         else:
             removes += removed(queue.name, entries)
     return removes

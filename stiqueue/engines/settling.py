@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 
 from stiqueue.lease import Lease, Owner
@@ -12,8 +13,16 @@ from stiqueue.pending import Pending
 Settle = Callable[[Pending, Owner, list[Lease]], int | None]
 """What becomes of the leases of one owner; returns the bytes of their messages, if these are done."""
 
+_LEASE_OWNER = itemgetter(2)
 
-_LEASE_ID, _LEASE_OWNER = itemgetter(0), itemgetter(2)
+
+@dataclass(slots=True)
+class Settled:
+    """Leases of one queue that were settled together."""
+
+    leases: list[Lease] = field(default_factory=list)
+    size: int = 0
+    """Bytes of their messages, if these are done."""
 
 
 def by_owner(leases: Sequence[Lease]) -> Iterable[tuple[Owner, list[Lease]]]:
@@ -29,7 +38,7 @@ def by_owner(leases: Sequence[Lease]) -> Iterable[tuple[Owner, list[Lease]]]:
 
 def missing(lease_ids: Sequence[str], leases: Iterable[Lease]) -> list[str]:
     """Return those of `lease_ids` that are not of `leases`, each once."""
-    found = set(map(_LEASE_ID, leases))
+    found = {lease.lease_id for lease in leases}
     return [lease_id for lease_id in dict.fromkeys(lease_ids) if lease_id not in found]
 
 
