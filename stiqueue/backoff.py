@@ -17,15 +17,19 @@ SILENT_SECONDS = 5.0
 class Backoff:
     """How long to go on trying: until `timeout` seconds after the first of a row of failures."""
 
+    # Of the class, because one is made for every call and hardly any is used.
+    _failing_since: float | None = None
+    _pause = FIRST_BACKOFF_SECONDS
+    _has_warned = False
+
     def __init__(self, timeout: float, logger: logging.Logger | None = None) -> None:
         """Go on for `timeout` seconds; warn `logger` once in a row of failures that is long."""
         self._timeout = timeout
         self._logger = logger
-        self.reset()
 
     def reset(self) -> None:
         """Something worked."""
-        self._failing_since: float | None = None
+        self._failing_since = None
         self._pause = FIRST_BACKOFF_SECONDS
         self._has_warned = False
 

@@ -106,7 +106,7 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
     options = session.options
     name = options.queue_of(queue)
     patience = options.timeout if timeout is None else min(timeout, options.timeout)
-    backoff: Backoff | None = None  # made when it is needed, which is hardly ever
+    backoff = Backoff(patience, options.logger)
     deadline = None if timeout is None else time.monotonic() + timeout
     wait = timeout
     while True:
@@ -116,7 +116,6 @@ async def deq(session: Session[M], /, timeout: float | None = None, *, queue: st
             messages = await _next(session, slot, last, patience)
         except Unavailable as error:
             _drop(session, slot)
-            backoff = backoff or Backoff(patience, options.logger)
             await session.pause(backoff, error, slot.stream, began)
             if deadline is not None:
                 wait = max(0.0, deadline - time.monotonic())

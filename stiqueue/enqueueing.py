@@ -155,14 +155,14 @@ def _batch(
 async def _enq(session: Session[Any], batch: Batch, block: bool, timeout: float | None) -> Receipt:
     transport = session.connected()
     timeout = session.options.timeout_of(timeout)
-    if not block:
-        return await transport.enq(batch, timeout)
     backoff = Backoff(timeout)
     started = time.monotonic()
     while True:
         try:
             return await transport.enq(batch, timeout)
         except QueueFull as error:
+            if not block:
+                raise
             full = error
         await backoff.pause(full, session.interrupted, started)
 

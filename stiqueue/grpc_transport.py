@@ -231,9 +231,9 @@ class GrpcTransport:
         """Call `method`, again and again while the server is away, for up to `timeout` seconds in all."""
         make = make or self._calls.unary
         started = time.monotonic()
-        backoff: Backoff | None = None  # made when it is needed, which is hardly ever
-        left = max(0.001, timeout)
+        backoff = Backoff(timeout, self._logger)
         while True:
+            left = max(0.001, started + timeout - time.monotonic())
             try:
                 return await make(method, request, left)
             except ChannelClosed as error:
@@ -243,13 +243,11 @@ class GrpcTransport:
                 if not isinstance(failure, Unavailable):
                     raise failure from error
                 cause = error
-            backoff = backoff or Backoff(timeout, self._logger)
             try:
                 await backoff.pause(failure, self._closed, started)
             except Unavailable:
                 raise failure from cause
             self._logger.debug("trying again: %s", failure)
-            left = max(0.001, started + timeout - time.monotonic())
 
     def _why(self, call: Any, timeout: float) -> StiQueueError:
         """Return our error for a failed call; `Unavailable` when it is worth trying again."""

@@ -119,8 +119,7 @@ def check_settlement(settlement: Settlement) -> None:
 
 
 def check_exchange(settlement: Settlement) -> None:
-    """Check what one `Ack` asks for that takes the next messages as well."""
-    check_settlement(settlement)
+    """Check what one `Ack` asks for beyond `check_settlement` when it takes the next messages as well."""
     if settlement.outcome is not Outcome.ACK or len(settlement.lease_ids) > 1 or settlement.close_stream:
         raise InvalidRequest("take_next: it goes with the ACK of a single lease whose stream goes on", "BAD_TAKE_NEXT")
 

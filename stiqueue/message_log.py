@@ -58,7 +58,7 @@ class MessageLog:
                 self.logger.debug("%s of a lease that is not known%s", what, how)
             else:
                 extra = {"message_id": held.message_id, **held.stream.extra}
-                self.logger.debug("%s %s #%d%s", what, held.stream.queue, held.message_id, how, extra=extra)
+                self.logger.debug("%s %s #%d%s", what, extra["queue"], held.message_id, how, extra=extra)
 
     def exchanged(self, found: dict[str, Held | None], given: Sequence[Leased] | None) -> None:
         """A lease of which `holds` has `found` the message was acked, and its stream `given` others; None: too late."""
@@ -79,7 +79,6 @@ class StreamLog:
     def __init__(self, log: MessageLog, asked: Subscription) -> None:
         """It has `asked` for messages."""
         self._log = log
-        self.queue = asked.queue
         self.extra = {"queue": asked.queue, "consumer": asked.consumer}
         """What all its log lines carry."""
         self._lease_ids: list[str] = []
@@ -100,5 +99,5 @@ class StreamLog:
         self._say("left")
 
     def _say(self, what: str) -> None:
-        consumer = self.extra["consumer"]
-        self._log.logger.debug("consumer %r of %s: %s", consumer, self.queue, what, extra=self.extra)
+        queue, consumer = self.extra["queue"], self.extra["consumer"]
+        self._log.logger.debug("consumer %r of %s: %s", consumer, queue, what, extra=self.extra)

@@ -135,7 +135,9 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     @_reports_errors
     async def Ack(self, request: pb.AckRequest, context: Context) -> pb.AckResponse:
         settlement = read_settlement(request)
-        (limits.check_exchange if request.take_next else limits.check_settlement)(settlement)
+        limits.check_settlement(settlement)
+        if request.take_next:
+            limits.check_exchange(settlement)
         # For no queue in particular: a lease id cannot be guessed, so whoever has one was given the message.
         self._check(Right.DEQ)
         found = self._log.holds(settlement.lease_ids) if self._log.is_on else None

@@ -105,10 +105,8 @@ _DURABILITIES: dict[int, Durability] = {int(each): each for each in Durability}
 
 def write_receipt(receipt: Receipt) -> pb.EnqResponse:
     first_id, number, duplicate, durability = receipt
-    response = pb.EnqResponse(first_id=first_id, count=number, durability=pb.Durability.ValueType(durability))
-    if duplicate:
-        response.duplicate = True
-    return response
+    reached = pb.Durability.ValueType(durability)
+    return pb.EnqResponse(first_id=first_id, count=number, duplicate=duplicate, durability=reached)
 
 
 def write_messages(messages: Iterable[Leased]) -> pb.DeqResponse:

@@ -93,13 +93,18 @@ def row_crc(shared: int, key: int, body: bytes) -> int:
 
 def row_crcs(shared: int, first_key: int, bodies: Sequence[bytes]) -> list[int]:
     """Return the checks of rows with consecutive keys that have in common what `shared_crc` covers."""
-    end, upper = first_key + len(bodies), first_key >> 32
-    if (end - 1) >> 32 == upper:  # so that there is no step in Python for each of a million messages
-        start = shared + first_key + upper * _ODD
+    end = first_key + len(bodies)
+    if (end - 1) >> 32 == first_key >> 32:  # so that there is no step in Python for each of a million messages
+        start = _seed(shared, first_key)
         seeds: Sequence[int] = range(start, start + len(bodies))
     else:
-        seeds = [shared + key + (key >> 32) * _ODD for key in range(first_key, end)]
-    return list(map(zlib.crc32, bodies, seeds))  # which takes the lower 32 bits of a seed
+        seeds = [_seed(shared, key) for key in range(first_key, end)]
+    return list(map(zlib.crc32, bodies, seeds))
+
+
+def _seed(shared: int, key: int) -> int:
+    """Return what the check of a row begins with, of which crc32 takes the lower 32 bits."""
+    return shared + key + (key >> 32) * _ODD
 
 
 def write_headers(headers: object) -> str | None:

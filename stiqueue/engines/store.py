@@ -107,8 +107,13 @@ class Store(View):
             StoreDamaged: one of those to delete is not there.
         """
         places = found = 0
-        long = [keys for keys in removed if isinstance(keys, range) and len(keys) >= _MANY]
-        others = {key for keys in removed if not (isinstance(keys, range) and len(keys) >= _MANY) for key in keys}
+        long: list[range] = []
+        others: set[int] = set()
+        for keys in removed:
+            if isinstance(keys, range) and len(keys) >= _MANY:
+                long.append(keys)
+            else:
+                others.update(keys)
         gone: set[int] = set()
         for run in chain(long, _runs(sorted(others))):
             if len(run) >= _MANY:

@@ -187,9 +187,8 @@ class Writer:
         lane.messages -= len(remove.entries)
         lane.bytes -= remove.size
         base = lane.no << ID_BITS
-        ids = [message_id for message_id, _, _, _ in remove.entries]
-        run = range(base | ids[0], (base | ids[-1]) + 1)
-        keys = [base | message_id for message_id in ids]
+        keys = [base | message_id for message_id, _, _, _ in remove.entries]
+        run = range(keys[0], keys[-1] + 1)
         return run if len(run) == len(keys) and keys == list(run) else keys  # a run, as they usually are
 
     def _lane(self, queue: str, priority: int, lanes: dict[tuple[str, int], LaneRow]) -> LaneRow:
