@@ -32,7 +32,7 @@ CONTROL = re.compile(r"\x1b\[(?P<numbers>[0-9;?]*)(?P<letter>[A-Za-z])|[\r\n]|[^
 
 
 class Terminal:
-    """As much of a terminal as a progress bar and a table in motion need; colours are kept in the lines."""
+    """A terminal just good enough for progress bars and live tables; colours stay in the lines."""
 
     def __init__(self) -> None:
         self.lines = [""]
@@ -54,12 +54,12 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What is on the screen."""
+        """The text on the screen."""
         return "\n".join(self.lines).rstrip()
 
 
 def on_terminal(command: str, environment: dict[str, str], directory: str) -> str:
-    """Run a command on a terminal; return what is on the screen in the end."""
+    """Run a command on a terminal; return the final screen."""
     ours, theirs = pty.openpty()
     shell = ["bash", "-c", command]
     with subprocess.Popen(
@@ -114,7 +114,7 @@ def session() -> Iterator[tuple[dict[str, str], str]]:
 
 
 def rerun(page: str) -> str:
-    """Return the page with what its commands print now; make its pictures, but not with --check."""
+    """Return the page with the current output of its commands; without --check, also make its pictures."""
     picture = ""
     with session() as (environment, directory):
 
@@ -141,7 +141,7 @@ def rerun(page: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text without colours and without blanks at the ends of lines."""
+    """Return text without colours and trailing blanks."""
     return re.sub(r" +$", "", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text), flags=re.MULTILINE)
 
 
@@ -161,7 +161,7 @@ def draw(text: str, name: str) -> None:
 
 
 def alike(page: str) -> list[str]:
-    """Return the lines of a page without what differs from run to run: times, ages, speeds and alignment."""
+    """Return the lines of a page without everything that varies between runs: times, ages, rates and alignment."""
     return [re.sub(r"[ -]+", " ", re.sub(r"\d[\d,.]*(s|ms|m \d+s)?", "0", line)).strip() for line in page.splitlines()]
 
 

@@ -27,10 +27,14 @@ from stiqueue.errors import (
     InvalidRequest,
     LeaseStale,
     LimitReached,
+    MessageLeased,
+    NoAnswer,
     NotSupported,
     QueueFull,
     Reject,
+    RemoteError,
     ServerError,
+    SettingFixed,
     StiQueueError,
     StoreDamaged,
     StoreError,
@@ -39,16 +43,18 @@ from stiqueue.errors import (
     Unauthenticated,
     Unavailable,
 )
-from stiqueue.local import LocalSQClient
 from stiqueue.message import Counts, Message, PeekedMessage, State
-from stiqueue.sqclient import SQClient
-from stiqueue.tls import TLS
-from stiqueue.tracing import processing
-from stiqueue.worker import Worker
+from stiqueue.queue_settings import QueueSettings
 
 if TYPE_CHECKING:
     from stiqueue.aio import AsyncMessage, AsyncSQClient
+    from stiqueue.client.calls.tls import TLS
+    from stiqueue.client.tracing import processing
+    from stiqueue.cron import Schedule
+    from stiqueue.local import LocalSQClient
+    from stiqueue.sqclient import SQClient
     from stiqueue.sqserver import SQServer
+    from stiqueue.worker import Worker
 
 __all__ = [
     "TLS",
@@ -63,13 +69,19 @@ __all__ = [
     "LimitReached",
     "LocalSQClient",
     "Message",
+    "MessageLeased",
+    "NoAnswer",
     "NotSupported",
     "PeekedMessage",
     "QueueFull",
+    "QueueSettings",
     "Reject",
+    "RemoteError",
     "SQClient",
     "SQServer",
+    "Schedule",
     "ServerError",
+    "SettingFixed",
     "State",
     "StiQueueError",
     "StoreDamaged",
@@ -87,12 +99,18 @@ __all__ = [
 _MODULES = {
     "AsyncMessage": "stiqueue.aio",
     "AsyncSQClient": "stiqueue.aio",
+    "LocalSQClient": "stiqueue.local",
+    "SQClient": "stiqueue.sqclient",
     "SQServer": "stiqueue.sqserver",
+    "Schedule": "stiqueue.cron",
+    "TLS": "stiqueue.client.calls.tls",
+    "Worker": "stiqueue.worker",
+    "processing": "stiqueue.client.tracing",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what not every program needs; also because ``python -m`` runs the server's module itself."""
+    """Import on first use what not every program needs, gRPC with it; see `stiqueue.polling`."""
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,10 @@
     |   |-- TooManyConsumers
     |   `-- DiskFull
     |-- LeaseStale               a lease is no longer held
+    |-- MessageLeased            a consumer holds the message
+    |-- SettingFixed             the server's settings file says otherwise
+    |-- NoAnswer                 a call was not answered in time (also a TimeoutError)
+    |-- RemoteError              a call was answered with an error
     |-- NotSupported             this engine or version cannot do that
     |-- AccessDenied             the token lacks the right
     |   `-- Unauthenticated      no valid token, or no TLS where it is needed
@@ -18,7 +22,7 @@
     `-- ServerError              the server failed in a way that is a defect
 
 Each has a `reason`: a fixed word such as ``QUEUE_FULL`` that travels over the wire, so that nobody parses text.
-`stiqueue.status` maps them to gRPC status codes and back.
+`stiqueue.wire.status` maps them to gRPC status codes and back.
 """
 
 from __future__ import annotations
@@ -28,10 +32,14 @@ class StiQueueError(Exception):
     """Raised when StiQueue cannot do what was asked; the base of all others."""
 
     reason = "ERROR"
+    is_refusal = False
+    """Whether it is certain that nothing was done: the server refused, and no try of the request was left unanswered.
+    Only then is it safe to send the same in another request; otherwise repeat it under the same `request_id`."""
 
     def __init__(self, text: str = "", reason: str = "") -> None:
         """Keep `text` (default: the class's own sentence) and `reason` (default: the class's own)."""
-        super().__init__(text or (type(self).__doc__ or "").splitlines()[0])
+        # Under -OO classes have no sentence.
+        super().__init__(text or (type(self).__doc__ or f"{type(self).__name__}: {self.reason}").splitlines()[0])
         if reason:
             self.reason = reason
 
@@ -52,12 +60,14 @@ class InvalidRequest(StiQueueError, ValueError):
     """Raised when a field of a request is out of range; nothing was changed."""
 
     reason = "INVALID_REQUEST"
+    is_refusal = True
 
 
 class LimitReached(StiQueueError):
     """Raised when a bound of the server is reached; the newest request is refused, nothing old is dropped."""
 
     reason = "LIMIT_REACHED"
+    is_refusal = True
 
 
 class QueueFull(LimitReached):
@@ -82,18 +92,57 @@ class LeaseStale(StiQueueError):
     """Raised when a lease that must be held has expired or was settled; nothing was changed."""
 
     reason = "LEASE_STALE"
+    is_refusal = True
+
+
+class MessageLeased(StiQueueError):
+    """Raised by a client when a consumer holds the message that it was to take; nothing was changed."""
+
+    reason = "MESSAGE_LEASED"
+    is_refusal = True
+
+
+class SettingFixed(StiQueueError):
+    """Raised when the server's settings file fixes a setting that was to be changed; nothing was changed."""
+
+    reason = "SETTING_FIXED"
+    is_refusal = True
+
+
+class NoAnswer(StiQueueError, TimeoutError):
+    """Raised when a call got no answer in time. Whether a worker has done the work is unknown."""
+
+    reason = "NO_ANSWER"
+
+
+class RemoteError(StiQueueError):
+    """Raised when a worker answered a call with an error."""
+
+    reason = "REMOTE_ERROR"
+
+    def __init__(self, kind: str = "Exception", text: str = "") -> None:
+        """Keep the name of the error's class, such as "ValueError", as `type`, and its text as `text`."""
+        super().__init__(f"{kind}: {text}" if text else kind)
+        self.type = kind
+        self.text = text
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str]]:
+        """Pickle with both."""
+        return RemoteError, (self.type, self.text)
 
 
 class NotSupported(StiQueueError):
     """Raised when this engine or version cannot do what was asked."""
 
     reason = "NOT_SUPPORTED"
+    is_refusal = True
 
 
 class AccessDenied(StiQueueError):
     """Raised when a token lacks the right for a call."""
 
     reason = "ACCESS_DENIED"
+    is_refusal = True
 
 
 class Unauthenticated(AccessDenied):

@@ -6,6 +6,7 @@ For container health checks, where nothing but Python is at hand. Elsewhere any 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import ssl
@@ -18,8 +19,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stiqueue.endpoint import Endpoint
-from stiqueue.tls import TLS
+from stiqueue import standard
+from stiqueue.arguments import check_host, check_port, check_seconds
+from stiqueue.client.calls.endpoint import Endpoint
+from stiqueue.client.calls.proxies import proxy_for
+from stiqueue.client.calls.tls import TLS
+from stiqueue.errors import InvalidRequest
+from stiqueue.limits import MAX_DELAY
 
 SECONDS = 3.0
 
@@ -72,8 +78,11 @@ def is_serving(host: str, port: int, timeout: float = SECONDS, tls: TLS | None =
     """Return whether the server at `host` and `port` answers SERVING within `timeout` seconds.
 
     Raises:
-        InvalidRequest: a file of `tls` cannot be read.
+        InvalidRequest: an argument is out of range, or a file of `tls` cannot be read.
     """
+    check_host(host)
+    check_port(port)
+    check_seconds("timeout", timeout, MAX_DELAY)
     with Endpoint(host, port, tls).channel(grpc) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
@@ -96,7 +105,12 @@ def _of_server(host: str, port: int, environment: Mapping[str, str]) -> TLS | No
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; its exit code tells whether the server serves, also where nobody reads what it prints."""
+    with standard.streams():
+        _run()
+
+
+def _run() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stiqueue.health",
         description="Ask a server whether it serves.",
@@ -115,9 +129,14 @@ def main() -> None:
     try:
         used = _of_server(arguments.host, arguments.port, os.environ) if tls == TLS() else tls
         serving = is_serving(arguments.host, arguments.port, tls=used)
+    except InvalidRequest as error:
+        parser.error(str(error))
     except OSError:
         serving = False
-    print("SERVING" if serving else "NOT SERVING")
+    proxy = None if serving else proxy_for(arguments.host)
+    way = "" if proxy is None else f", asked through the proxy {proxy}"
+    with contextlib.suppress(OSError):
+        print("SERVING" if serving else f"NOT SERVING{way}")
     sys.exit(0 if serving else 1)
 
 

@@ -12,29 +12,31 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from stiqueue import limits
-from stiqueue.client import BaseClient
-from stiqueue.concurrency import Concurrency
-from stiqueue.engines.consumer import LocalConsumer
-from stiqueue.engines.local import LocalEngine
+from stiqueue.arguments import check_kind, check_whole
+from stiqueue.client.base import BaseClient
+from stiqueue.client.options import LOGGER, Options
+from stiqueue.client.transport import Acked, Exchanged, Look, Stream
+from stiqueue.client.waiting.concurrency import Concurrency
+from stiqueue.client.waiting.threads import run
+from stiqueue.engines.local.consumer import LocalConsumer
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.engines.opening import open_engine
-from stiqueue.entry import Peeked
 from stiqueue.errors import StiQueueError, Unavailable
-from stiqueue.lease import Lease, Owner
 from stiqueue.message import Batch, Counts, Delivered, PeekedMessage, PeekQuery, Receipt, Settlement, Subscription
-from stiqueue.options import LOGGER, Options
-from stiqueue.threads import run
-from stiqueue.transport import Acked, Exchanged, Look, Stream
+from stiqueue.queue_settings import QueueSettings, SettingsReport
+from stiqueue.rules.entry import Peeked
 
 MAX_MESSAGE_BYTES = (4 << 20) - limits.MESSAGE_ROOM
-"""What a server allows by default, so that what works here works there."""
+"""The default limit of a server, so that messages that work here work there."""
 
 T = TypeVar("T")
 
 
 class LocalSQClient(BaseClient):
-    """`SQClient`'s names on a queue in this process, without a server: start here, change one line later.
+    """`SQClient`'s methods on queues in this process, without a server: start here, change one line later.
 
-    Example:
+    For example:
+
         client = LocalSQClient()
         client.enq("Hello, World!")
         print(client.deq().decode())
@@ -51,10 +53,12 @@ class LocalSQClient(BaseClient):
         max_attempts: int = 0,
         retry_delay: float = 0.0,
         consumer: str = "",
+        prefetch: int = 1,
+        window: int = 1_000,
         logger: logging.Logger | None = None,
         engine: LocalEngine | None = None,
     ) -> None:
-        """Make a queue, or with `engine` use an existing one.
+        """Open queues, or with `engine` share existing ones.
 
         Args:
             data: the data file; None keeps messages in memory.
@@ -66,9 +70,21 @@ class LocalSQClient(BaseClient):
             retry_delay: seconds that a requeued message waits after its first attempt; doubled after each
                 further one, up to an hour. 0: not at all.
             consumer: a name for people to see.
+            prefetch: how many messages the server sends ahead to each thread or task that calls `deq`, 1 to 10,000.
+                With more than 1 acks travel in the background, several together. Only with `ack_required` and
+                `auto_ack`; otherwise 1.
+            window: how many messages of `enq_soon` may be unconfirmed, 1 to 1,000,000.
             logger: where it logs; default: the logger "stiqueue.client".
-            engine: the engine to share with other clients of this process; it is left open by `close`.
+            engine: the engine to share with other clients of this process; `close` leaves it open.
+
+        Raises:
+            InvalidRequest: an argument has the wrong type or is out of range.
         """
+        if data is not None:
+            check_kind("data", data, (str, os.PathLike), "the path of the data file, or None for memory")
+        if engine is not None:
+            check_kind("engine", engine, LocalEngine, "the engine of an SQServer or a LocalSQClient")
+        check_whole("max_attempts", max_attempts, 0, 1 << 30, "BAD_OPTION")
         options = Options(
             queue=queue,
             ack_required=ack_required,
@@ -76,37 +92,48 @@ class LocalSQClient(BaseClient):
             ack_timeout=ack_timeout,
             retry_delay=retry_delay,
             consumer=consumer,
-            logger=logger or LOGGER,
+            prefetch=prefetch,
+            window=window,
+            logger=LOGGER if logger is None else logger,
         )
         self._owns_engine = engine is None
         self._engine = engine or open_engine(data, max_attempts=max_attempts)
         if engine is None:
             self._engine.start_now()
-        super().__init__(options, partial(LocalTransport, self._engine))
+        reaches = "" if data is None else os.fspath(data)
+        super().__init__(options, partial(LocalTransport, self._engine, reaches, self._owns_engine))
+        self._session.connected()  # from now on, the engine is closed if this client is dropped
 
     def close(self) -> None:
-        """Ack what `deq` returned (with `auto_ack`) and close the client for good; what was in memory is gone."""
-        super().close()
-        if self._owns_engine:
-            self._engine.close_now()
+        """Ack the messages that `deq` returned (with `auto_ack`) and close for good. Messages in memory are gone."""
+        try:
+            super().close()
+        finally:
+            if self._owns_engine:
+                self._engine.close_now()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
-        if self._owns_engine:
-            self._engine.close_now()
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if self._owns_engine:
+                self._engine.close_now()
 
     def __repr__(self) -> str:
         return f"LocalSQClient(queue={self.queue!r})"
 
 
 class LocalStream:
-    """A consumer of the engine; see `stiqueue.transport.Stream`."""
+    """A consumer of the engine; see `stiqueue.client.transport.Stream`."""
 
-    def __init__(self, consumer: LocalConsumer) -> None:
+    def __init__(self, engine: LocalEngine, consumer: LocalConsumer, open_consumers: set[LocalConsumer]) -> None:
+        self._engine = engine
         self._consumer = consumer
+        self._open_consumers = open_consumers
         self._cancelled = False
+        open_consumers.add(consumer)
 
     async def next(self) -> Sequence[Delivered] | None:
         messages = self._consumer.take_waiting()
@@ -114,16 +141,33 @@ class LocalStream:
             raise Unavailable("the subscription was cancelled")
         return messages
 
+    @property
+    def leased_ids(self) -> Sequence[int]:
+        return self._consumer.leased_ids
+
+    @property
+    def is_over(self) -> bool:
+        return self._cancelled or self._consumer.closed
+
+    def holding(self) -> Callable[[str], bool]:
+        engine = self._engine
+        return lambda lease_id: engine.queue_of(lease_id) is not None
+
+    async def finish(self, lease_ids: Sequence[str], timeout: float) -> list[str]:
+        self._consumer.finish()
+        return [lease_id for lease_id in lease_ids if self._engine.queue_of(lease_id) is None]
+
     async def connected(self) -> bool:
         return True
 
     def cancel(self) -> None:
         self._cancelled = True
+        self._open_consumers.discard(self._consumer)
         self._consumer.close()
 
 
 class LocalLook:
-    """A look at a queue of the engine; see `stiqueue.transport.Look`."""
+    """A look at a queue of the engine; see `stiqueue.client.transport.Look`."""
 
     def __init__(self, chunks: Iterator[list[PeekedMessage]]) -> None:
         self._chunks = chunks
@@ -132,20 +176,28 @@ class LocalLook:
         return next(self._chunks, None)
 
     def cancel(self) -> None:
-        """Nothing is under way between two chunks."""
+        """Nothing to end between two chunks."""
 
 
 class LocalTransport:
-    """The five operations on an engine of this process; see `stiqueue.transport.Transport`. Nothing is ever absent."""
+    """The five operations on an engine of this process, which is never absent; see `Transport`."""
 
-    def __init__(self, engine: LocalEngine, options: Options, concurrency: Concurrency) -> None:
+    def __init__(
+        self, engine: LocalEngine, reaches: str, owns_engine: bool, options: Options, concurrency: Concurrency
+    ) -> None:
         self._engine = engine
+        self.reaches = reaches
+        self._owns_engine = owns_engine
+        self._open_consumers: set[LocalConsumer] = set()
 
     async def enq(self, batch: Batch, timeout: float) -> Receipt:
         limits.check_batch(batch, MAX_MESSAGE_BYTES)
         return _result(self._engine.submit(batch), timeout)
 
-    def enq_soon(self, batch: Batch, timeout: float) -> Callable[[], Coroutine[Any, Any, Receipt]]:
+    def named(self, batch: Batch) -> Batch:
+        return batch  # answers are never lost
+
+    def begin_enq(self, batch: Batch, timeout: float) -> Callable[[], Coroutine[Any, Any, Receipt]]:
         receipt = run(self.enq(batch, timeout))
 
         async def ready() -> Receipt:
@@ -164,8 +216,8 @@ class LocalTransport:
         else:
             done([lease_id], answer)
 
-    async def exchange(self, lease_id: str) -> Exchanged:
-        given = self._engine.exchange_now(lease_id)
+    async def exchange(self, lease_id: str, timeout: float) -> Exchanged:
+        given = self._engine.exchange(lease_id)
         return Exchanged(given is not None, given or ())
 
     async def counts(self, queues: Sequence[str], timeout: float) -> list[Counts]:
@@ -181,14 +233,26 @@ class LocalTransport:
 
     def subscribe(self, subscription: Subscription) -> Stream:
         limits.check_subscription(subscription)
-        return LocalStream(self._engine.subscribe(subscription))
+        return LocalStream(self._engine, self._engine.subscribe(subscription), self._open_consumers)
+
+    async def configure(self, change: QueueSettings, reset: Sequence[str], timeout: float) -> QueueSettings:
+        return _result(self._engine.configure_now(change, reset), timeout)
+
+    async def settings(self, queue: str, timeout: float) -> SettingsReport:
+        return self._engine.settings(queue)
 
     async def close(self) -> None:
-        """Nothing to close: the engine outlives a connection."""
+        """Nothing to close: the engine outlives connections."""
+
+    async def give_up(self) -> None:
+        for consumer in list(self._open_consumers):
+            consumer.close()
+        if self._owns_engine:
+            self._engine.close_now()
 
 
 def _result(answer: T | Future[T], timeout: float) -> T:
-    """Return an answer that is there, or wait for it."""
+    """Return an answer, or wait for it."""
     if not isinstance(answer, Future):
         return answer
     try:
@@ -205,15 +269,14 @@ def _outcome(answer: Future[list[str]]) -> list[str] | StiQueueError:
 
 
 def _shown(peeked: Peeked, queue: str) -> PeekedMessage:
-    """Return a peeked message as a user sees it: the entry in the shape of a delivery that nobody has."""
-    entry = peeked.entry
-    seen = Lease("", entry._replace(attempt=entry.attempt - 1), Owner(), 0.0)
+    """Return a peeked message as a user sees it."""
     return PeekedMessage.show(
-        seen,
+        peeked,
         queue,
         peeked.state,
         peeked.consumer,
         peeked.state_age_ms,
         peeked.ready_time_ms,
-        entry.properties.expires_ms or 0,
+        peeked.entry.properties.expires_ms or 0,
+        peeked.blocked,
     )

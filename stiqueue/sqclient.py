@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from stiqueue.blocking_calls import BlockingCalls
-from stiqueue.client import BaseClient
+from stiqueue.client.base import BaseClient
+from stiqueue.client.calls.blocking_calls import BlockingCalls
+from stiqueue.client.remote import Remote
 from stiqueue.message import Message
-from stiqueue.remote import Remote
 
 
 class SQClient(Remote[Message], BaseClient):
     """A client of a server. Thread-safe, lazy (connects on first use), survives restarts of the server and `fork`.
 
-    Example:
+    For example:
+
         client = SQClient()
         client.enq("Hello, World!")
         print(client.deq().decode())

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stiqueue.engines.local import LocalEngine
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.local import LocalSQClient
 from stiqueue.sqclient import SQClient
 from stiqueue.sqserver import SQServer

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
 
 import grpc
 import pytest
+from support.ports import free_port
 from support.scenarios import Scenarios
+from support.turns import Turns, number_of_workers
 
 from stiqueue import SQClient, SQServer
+from stiqueue.client.calls.sender import Sender
 from stiqueue.v1 import queue_pb2_grpc
 
+DESCRIPTORS = 8192
+"""How many files and connections a process of tests may have open."""
 SETTLE_SECONDS = 5.0
 """How long threads that are ending may take."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell pytest of the marks that fixtures read."""
+    # Many tests share a process, and some open hundreds of connections.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
     config.addinivalue_line("markers", "options(**options): options of the server or the engine of `place`")
     config.addinivalue_line("markers", "scenario(name, client): a test of that row of the table in docs/clients.md")
+    if config.getoption("calls"):
+        Sender.is_avoided = property(lambda self: True)  # type: ignore[method-assign, assignment]
     config.pluginmanager.register(Scenarios(config.getoption("write_scenarios")), "scenarios")
+    config.pluginmanager.register(Turns(config), "turns")
+
+
+@pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed; asked before there is a pytest_configure
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Say what ``-n auto`` is."""
+    return number_of_workers(config.option.file_or_dir)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run write what it is to be compared with."""
+    parser.addoption("--calls", action="store_true", help="let clients make a call of each request, without pipes")
     parser.addoption(
         "--write-scenarios", action="store_true", help="write the table of docs/clients.md, if nothing fails"
     )
@@ -46,7 +65,7 @@ def _no_thread_is_left_behind() -> Iterator[None]:
 @pytest.fixture
 def server() -> Iterator[SQServer]:
     """A server of this test alone, in a thread."""
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         yield server
 
 

@@ -19,6 +19,7 @@ from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 STALE = grpc.StatusCode.FAILED_PRECONDITION
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
 
 MIB = 1 << 20
 REQUEST_LIMIT = 4 * MIB
@@ -112,11 +113,17 @@ ENQ: list[tuple[str, dict[str, Any], str, str]] = [
     ("a delay of 10^11 s", {"delay": lasting(10**11)}, "BAD_DURATION", "delay"),
     ("the longest delay", {"delay": lasting(2**63 - 1, 2**31 - 1)}, "BAD_DURATION", "delay"),
     ("the most negative delay", {"delay": lasting(-(2**63), -(2**31))}, "BAD_DURATION", "delay"),
+    ("a delay of 2e9 ns", {"delay": lasting(0, 2_000_000_000)}, "BAD_DURATION", "delay: nanos"),
+    ("a ttl of 1 s and 1e9 ns", {"ttl": lasting(1, 1_000_000_000)}, "BAD_DURATION", "ttl: nanos"),
     ("a ttl of 0", {"ttl": lasting(0)}, "BAD_DURATION", "ttl"),
     ("a ttl of -1 s", {"ttl": lasting(-1)}, "BAD_DURATION", "ttl"),
     ("a ttl of 3,660 days and 1 s", {"ttl": lasting(3660 * DAY + 1)}, "BAD_DURATION", "ttl"),
     ("a ttl of 10^11 s", {"ttl": lasting(10**11)}, "BAD_DURATION", "ttl"),
     ("a lease id of 129 bytes", {"ack_lease_ids": ["l" * 129]}, "BAD_LEASE_ID", "128"),
+    ("a key of 129 bytes", {"key": "k" * 129}, "BAD_KEY", "128"),
+    ("a key of 130 bytes in 65 characters", {"key": "\xe4" * 65}, "BAD_KEY", "128"),
+    ("a unique key of 129 bytes", {"unique_key": "k" * 129}, "BAD_UNIQUE_KEY", "128"),
+    ("a unique key for two messages", {"bodies": [b"a", b"b"], "unique_key": "u"}, "BAD_UNIQUE_KEY", "single"),
     ("10,001 lease ids", {"ack_lease_ids": ["l"] * 10_001}, "TOO_MANY_MESSAGES", "10,000"),
 ]
 
@@ -221,12 +228,19 @@ DEQ: list[tuple[str, dict[str, Any], str, str]] = [
     ("the most prefetch", {"prefetch": 2**31 - 1}, "BAD_LIMIT", "prefetch"),
     ("prefetch_bytes -1", {"prefetch_bytes": -1}, "BAD_LIMIT", "prefetch_bytes"),
     ("prefetch_bytes 1 GiB and 1", {"prefetch_bytes": (1 << 30) + 1}, "BAD_LIMIT", str(1 << 30)),
+    ("concurrency 10,001", {"concurrency": 10_001}, "BAD_LIMIT", "concurrency"),
+    ("the most concurrency", {"concurrency": 2**32 - 1}, "BAD_LIMIT", "10000"),
     ("max_messages -1", {"max_messages": -1}, "BAD_LIMIT", "max_messages"),
     ("the least max_messages", {"max_messages": -(2**63)}, "BAD_LIMIT", "max_messages"),
     ("a wait of -1 s", {"wait": lasting(-1)}, "BAD_DURATION", "wait"),
     ("a wait of -1 ns", {"wait": lasting(0, -1)}, "BAD_DURATION", "wait"),
     ("a wait of 10^11 s", {"wait": lasting(10**11)}, "BAD_DURATION", "wait"),
     ("an ack_timeout of -1 s", {"ack_timeout": lasting(-1)}, "BAD_DURATION", "ack_timeout"),
+    ("an ack_timeout of 1 ns", {"ack_timeout": lasting(0, 1)}, "BAD_DURATION", "0.01"),
+    ("an ack_timeout of just under 10 ms", {"ack_timeout": lasting(0, 9_999_999)}, "BAD_DURATION", "ack_timeout"),
+    ("an ack_timeout of 2e9 ns", {"ack_timeout": lasting(0, 2_000_000_000)}, "BAD_DURATION", "nanos"),
+    ("a wait of 1 s and 1e9 ns", {"wait": lasting(1, 1_000_000_000)}, "BAD_DURATION", "wait: nanos"),
+    ("a wait of 1 s less 1 ns", {"wait": lasting(1, -1)}, "BAD_DURATION", "wait: nanos"),
     ("an ack_timeout of 7 days and 1 s", {"ack_timeout": lasting(7 * DAY + 1)}, "BAD_DURATION", "ack_timeout"),
     ("an ack_timeout of 10^11 s", {"ack_timeout": lasting(10**11)}, "BAD_DURATION", "ack_timeout"),
     ("a consumer of 129 bytes", {"consumer": "c" * 129}, "BAD_CONSUMER", "128"),
@@ -283,10 +297,23 @@ ACK: list[tuple[str, dict[str, Any], str, str]] = [
     ("ACK by default with a delay", {"delay": lasting(1)}, "BAD_DURATION", "delay"),
     ("DEAD_LETTER with a delay", {"outcome": pb.OUTCOME_DEAD_LETTER, "delay": lasting(1)}, "BAD_DURATION", "delay"),
     ("REQUEUE after -1 ns", {"outcome": pb.OUTCOME_REQUEUE, "delay": lasting(0, -1)}, "BAD_DURATION", "delay"),
+    (
+        "REQUEUE after 2e9 ns",
+        {"outcome": pb.OUTCOME_REQUEUE, "delay": lasting(0, 2_000_000_000)},
+        "BAD_DURATION",
+        "delay: nanos",
+    ),
     ("REQUEUE after 10^11 s", {"outcome": pb.OUTCOME_REQUEUE, "delay": lasting(10**11)}, "BAD_DURATION", "delay"),
     ("ACK with a reason", {"reason": "r"}, "BAD_REASON", "reason"),
     ("REQUEUE with a reason", {"outcome": pb.OUTCOME_REQUEUE, "reason": "r"}, "BAD_REASON", "reason"),
     ("a reason of 1,025 bytes", {"outcome": pb.OUTCOME_DEAD_LETTER, "reason": "r" * 1025}, "BAD_REASON", "1,024"),
+    ("ACK of what is untouched", {"untouched": True}, "BAD_UNTOUCHED", "untouched"),
+    (
+        "DEAD_LETTER of what is untouched",
+        {"outcome": pb.OUTCOME_DEAD_LETTER, "untouched": True},
+        "BAD_UNTOUCHED",
+        "untouched",
+    ),
     ("take_next with REQUEUE", {"outcome": pb.OUTCOME_REQUEUE, "take_next": True}, "BAD_TAKE_NEXT", "take_next"),
     (
         "take_next with EXTEND",
@@ -338,6 +365,7 @@ def test_an_ack_of_garbage_is_stale(stub: QueueServiceStub, lease_id: str, outco
         ({"limit": -(2**63)}, "BAD_LIMIT"),
         ({"state": 5}, "BAD_STATE"),
         ({"state": -1}, "BAD_STATE"),
+        ({"after_priority": 256}, "BAD_PRIORITY"),
     ],
     ids=repr,
 )
@@ -370,7 +398,7 @@ def test_bytes_that_are_no_request_harm_nothing(channel: grpc.Channel, client: S
 
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
     call: Any = channel.unary_unary("/stiqueue.v1.QueueService/Purge")
-    with refused(grpc.StatusCode.UNIMPLEMENTED, ""):
+    with refused(UNIMPLEMENTED, ""):
         call(b"", timeout=SECONDS)
 
 

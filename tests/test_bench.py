@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.timeout(120)
 def test_the_benchmark_measures_and_writes_down(tmp_path: Path) -> None:
     systems = ["echo", "stiqueue", "stiqueue-durable"]
-    workloads = ["single", "batch-1000", "batch-2000", "both", "latency"]
+    workloads = ["single", "batch-1000", "batch-2000", "both", "latency", "beside-large"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmark", "--smoke", "--systems", *systems, "--only", *workloads, "--out", tmp_path],
         env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")},
@@ -28,6 +28,14 @@ def test_the_benchmark_measures_and_writes_down(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("*.json")
     results = json.loads(path.read_text())
-    for metric in "single.in", "single.out", "batch-1000.in", "batch-2000.out", "both", "latency.deq-p50":
+    for metric in (
+        "single.in",
+        "single.out",
+        "batch-1000.in",
+        "batch-2000.out",
+        "both",
+        "latency.deq-p50",
+        "beside-large.enq-beside-p99",
+    ):
         assert all(value > 0 for value in results["rounds"][metric]["stiqueue-durable"]), metric
     assert "memory, enq one by one / bare call" in done.stdout

@@ -84,6 +84,14 @@ def test_the_first_line_says_version_address_and_where_messages_live(start: Star
     assert (tmp_path / "stiqueue.db").exists()
 
 
+def test_the_first_line_says_who_may_reach_it_and_where_it_is_watched(start: Start, tmp_path: Path) -> None:
+    assert start().line().endswith("; no TLS, no tokens")
+    (tmp_path / "tokens").write_text("0123456789abcdef admin\n")
+    (tmp_path / "tokens").chmod(0o600)
+    line = start("--data", ":memory:", "--tokens", "tokens", "--metrics-port", "0").line()
+    assert re.search(r"; no TLS, tokens, metrics on port [1-9]\d+$", line)
+
+
 def test_in_memory_it_leaves_no_file(start: Start, tmp_path: Path) -> None:
     assert "in memory (lost when the process ends)" in start("--data", ":memory:").line()
     assert list(tmp_path.iterdir()) == []
@@ -115,10 +123,35 @@ def test_a_signal_ends_it_although_a_consumer_holds_on(start: Start, number: sig
 
 
 @posix
+def test_it_says_what_a_stop_waits_for_and_what_became_of_it(start: Start) -> None:
+    command = start("--grace", "0.1")
+    with SQClient(port=command.port(), timeout=5, auto_ack=False) as client:
+        client.enq_many(["a", "b"])
+        held = [client.deq(timeout=PATIENCE), client.deq(timeout=PATIENCE)]
+        command.process.send_signal(signal.SIGTERM)
+        lines = [line.partition(" INFO ")[2] for line in command.end().splitlines()]
+    assert held == [b"a", b"b"]
+    assert lines == [
+        "stopping: waiting up to 0.1 s for consumers to settle 2 messages; a second signal ends the wait",
+        "drained: 2 messages given back",
+        "stopped",
+    ]
+
+
+@posix
+def test_a_stop_that_need_not_wait_says_so(start: Start) -> None:
+    command = start()
+    command.port()
+    command.process.send_signal(signal.SIGTERM)
+    lines = [line.partition(" INFO ")[2] for line in command.end().splitlines()]
+    assert lines == ["stopping: no consumer holds a message", "stopped"]
+
+
+@posix
 def test_what_it_confirmed_is_there_after_a_restart(start: Start) -> None:
     command = start()
     with SQClient(port=command.port()) as client:
-        client.enq_many("abc")
+        client.enq_many(list("abc"))
     command.process.send_signal(signal.SIGTERM)
     command.end()
     with SQClient(port=start().port()) as client:
@@ -146,6 +179,30 @@ def test_an_option_that_makes_no_sense_is_one_clear_line_and_exit_code_2(start: 
     command = start("--max-consumers", "0")
     assert "max_consumers: 0 is not a number within 1 to " in command.end().splitlines()[-1]
     assert command.process.returncode == 2
+
+
+def test_an_unknown_option_is_one_line_with_what_was_perhaps_meant(start: Start) -> None:
+    command = start("--max-mesages", "5")
+    assert command.end() == (
+        "stiqueue: no such option: --max-mesages; did you mean --max-messages?"
+        " (see `python -m stiqueue.sqserver --help`)\n"
+    )
+    assert command.process.returncode == 2
+
+
+def test_the_help_of_both_commands_has_the_same_options_and_values() -> None:
+    told = []
+    for command in ("stiqueue.sqserver", "--help"), ("stiqueue", "serve", "--help"):
+        environment = os.environ | {"COLUMNS": "200"}
+        text = subprocess.run(
+            [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        found = re.findall(r"^  (--[\w-]+)(?:,? / ?|, | )(\S+)", text, re.M)
+        found = [each for each in found if not each[0].startswith("--web-")]  # of the console, which `serve` starts
+        told.append(sorted((name, value.strip("[]{}").replace("|", ",")) for name, value in found))
+    assert told[0] == told[1]
+    assert ("--max-messages", "MESSAGES") in told[0]
+    assert ("--sync", "always,off") in told[0]
 
 
 def test_0_0_0_0_warns(start: Start) -> None:

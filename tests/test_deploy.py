@@ -118,6 +118,7 @@ KUBERNETES = {
     "secured": secured(),
     "cluster": documents(CLUSTER / "kubernetes.yaml"),
 }
+CRON = documents(DEPLOY / "kubernetes/cron.yaml")
 kubernetes_files = pytest.mark.parametrize("resources", KUBERNETES.values(), ids=KUBERNETES.keys())
 
 
@@ -137,6 +138,29 @@ def test_a_pod_has_time_to_stop_and_options_that_exist(resources: list[Yaml]) ->
         # A service named stiqueue would give it STIQUEUE_PORT=tcp://..., which is not a port.
         assert pod["enableServiceLinks"] is False
         assert_options({each["name"]: each["value"] for each in pod["containers"][0]["env"]})
+
+
+def test_the_jobs_in_kubernetes_are_run_as_they_are_written(tmp_path: Path) -> None:
+    for resource in CRON:
+        kubernetes_validate.validate(resource, "1.31", strict=True)
+    config, deployment = CRON
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    path = tmp_path / "jobs.toml"
+    path.write_text(config["data"][path.name])
+    assert container["command"][2] == f"{container['volumeMounts'][0]['mountPath']}/{path.name}"
+    assert_runs([*container["command"][:2], str(path), *container["args"]])
+    assert pod["enableServiceLinks"] is False
+    assert container["args"][-1] == str(container["livenessProbe"]["httpGet"]["port"])
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def assert_runs(command: list[str]) -> None:
+    """Check that ``stiqueue`` takes a command line of `cron`, and the file in it."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--list"], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 PROBES = {"startupProbe": "exec", "readinessProbe": "exec", "livenessProbe": "tcpSocket"}
@@ -164,16 +188,71 @@ def assert_options(environment: dict[str, str]) -> None:
     read_settings(type("Parsed", (), {})(), environment)  # type: ignore[arg-type]
 
 
+# -- KEDA -------------------------------------------------------------------------------------------------------------
+
+WORKER, SCALED = documents(DEPLOY / "kubernetes/autoscale.yaml")
+TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
+NUMBER_IN_TEXT = {"type": "string", "pattern": r"^\d+(\.\d+)?$"}
+
+
+def record(required: str, **fields: Any) -> Yaml:
+    """Return the schema of an object with these fields and no others."""
+    return {"type": "object", "properties": fields, "required": required.split(), "additionalProperties": False}
+
+
+SCALED_OBJECT = record(
+    "apiVersion kind metadata spec",
+    apiVersion={"const": "keda.sh/v1alpha1"},
+    kind={"const": "ScaledObject"},
+    metadata=record("name", name=TEXT),
+    spec=record(
+        "scaleTargetRef triggers",
+        scaleTargetRef=record("name", apiVersion=TEXT, kind=TEXT, name=TEXT, envSourceContainerName=TEXT),
+        pollingInterval=COUNT,
+        cooldownPeriod=COUNT,
+        initialCooldownPeriod=COUNT,
+        minReplicaCount=COUNT,
+        maxReplicaCount=COUNT,
+        triggers={
+            "type": "array",
+            "minItems": 1,
+            "items": record(
+                "type metadata",
+                type={"const": "prometheus"},
+                metadata=record(
+                    "serverAddress query threshold",
+                    serverAddress=TEXT,
+                    query=TEXT,
+                    threshold=NUMBER_IN_TEXT,
+                    activationThreshold=NUMBER_IN_TEXT,
+                    ignoreNullValues={"enum": ["true", "false"]},
+                ),
+            ),
+        },
+    ),
+)
+"""The part that we use of KEDA's documentation of ScaledObject and of its scaler for Prometheus, version 2.18."""
+
+
+def test_the_scaled_object_is_one_and_scales_the_worker_beside_it() -> None:
+    kubernetes_validate.validate(WORKER, "1.31", strict=True)
+    jsonschema.Draft7Validator(SCALED_OBJECT).validate(SCALED)
+    assert SCALED["spec"]["scaleTargetRef"]["name"] == WORKER["metadata"]["name"]
+    assert "replicas" not in WORKER["spec"], "KEDA and kubectl would set them in turn"
+    assert SCALED["spec"]["minReplicaCount"] < SCALED["spec"]["maxReplicaCount"]
+
+
 # -- systemd ----------------------------------------------------------------------------------------------------------
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["stiqueue.service", "stiqueue-cron.service"])
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         missing("systemd-analyze")
-    text = (DEPLOY / "stiqueue.service").read_text()
-    unit = tmp_path / "stiqueue.service"
-    unit.write_text(text.replace("/opt/stiqueue/bin/stiqueue-server", sys.executable))
+    text = (DEPLOY / name).read_text()
+    unit = tmp_path / name
+    unit.write_text(re.sub(r"/opt/stiqueue/bin/stiqueue(-server)?", sys.executable, text))
     done = subprocess.run([analyze, "verify", str(unit)], capture_output=True, text=True, timeout=30)
     ours = [line for line in done.stderr.splitlines() if "stiqueue" in line]
     assert (done.returncode, ours) == (0, [])
@@ -190,6 +269,14 @@ def test_the_unit_leaves_time_to_stop_and_has_options_that_exist() -> None:
     assert_options(dict(re.findall(r"\b(STIQUEUE_\w+)=(\w+)", "\n".join(re.findall(r"^Environment=.*$", text, re.M)))))
 
 
+def test_the_unit_for_jobs_has_options_that_exist(tmp_path: Path) -> None:
+    text = (DEPLOY / "stiqueue-cron.service").read_text()
+    (arguments,) = re.findall(r"^ExecStart=/opt/stiqueue/bin/stiqueue cron /etc/stiqueue/jobs.toml (.*)$", text, re.M)
+    path = tmp_path / "jobs.toml"
+    path.write_text('[[entry]]\nname = "a"\nevery = 60\n')
+    assert_runs(["stiqueue", "cron", str(path), *arguments.split()])
+
+
 # -- metrics ----------------------------------------------------------------------------------------------------------
 
 RULES = [rule for group in documents(DEPLOY / "alerts.yaml")[0]["groups"] for rule in group["rules"]]
@@ -198,6 +285,7 @@ GRAPHS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = {rule["alert"]: rule["expr"] for rule in RULES} | {
     f"{panel['title']} {target['refId']}": target["expr"] for panel in GRAPHS for target in panel["targets"]
 }
+EXPRESSIONS["autoscaling"] = SCALED["spec"]["triggers"][0]["metadata"]["query"]
 OF_PROMETHEUS = {"job", "instance"}
 """Labels that Prometheus adds."""
 
@@ -213,6 +301,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     data = tmp_path_factory.mktemp("metrics") / "queue.db"
     with SQServer(port=0, data=data, metrics_port=0) as server, SQClient(port=server.port) as client:
         client.enq("a")
+        client.enq("a", queue="jobs")  # that of the file for KEDA
         with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=SECONDS) as answer:
             text = answer.read().decode()
     samples: Samples = {"up": [{}]}
@@ -272,7 +361,7 @@ def test_each_alert_is_explained() -> None:
 
 
 def test_each_metric_is_explained(served: Samples) -> None:
-    text = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "docs/metrics.md").read_text()
     explained = set(re.findall(r"`((?:stiqueue|process)_\w+)`", text))
     families = {re.sub(r"_(bucket|sum|count|created|total)$", "", name) for name in served if name != "up"}
     explained = {re.sub(r"_total$", "", name) for name in explained}

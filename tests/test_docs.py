@@ -12,14 +12,25 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2
 
 from stiqueue.settings import Settings
-from stiqueue.v1 import queue_pb2
+from stiqueue.v1 import admin_pb2, queue_pb2
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs/protocol.md").read_text()
 PROTO = (ROOT / "proto/stiqueue/v1/queue.proto").read_text()
 SERVICE = queue_pb2.DESCRIPTOR.services_by_name["QueueService"]
 METHODS = {method.full_name.replace(".QueueService.", ".QueueService/"): method for method in SERVICE.methods}
+ADMIN = (ROOT / "proto/stiqueue/v1/admin.proto").read_text()
+INPUTS = {name: getattr(queue_pb2, method.input_type.name) for name, method in METHODS.items()} | {
+    f"stiqueue.v1.AdminService/{method.name}": getattr(admin_pb2, method.input_type.name)
+    for method in admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods
+}
 COMMANDS = re.findall(r"^    (grpcurl .*)$", PROTOCOL + (ROOT / "docs/clients.md").read_text(), re.M)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    named = set(re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    outside = {"index.md", "changelog.md", "contributing.md", "security.md"}
+    assert named == outside | {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
 
 
 def section(heading: str) -> str:
@@ -51,11 +62,16 @@ def test_grpcurl_can_send_what_is_written(command: str) -> None:
     if called == "grpc.health.v1.Health/Check":
         json_format.Parse(data, health_pb2.HealthCheckRequest())
     else:
-        json_format.Parse(data, getattr(queue_pb2, METHODS[called].input_type.name)())
+        json_format.Parse(data, INPUTS[called]())
 
 
 def test_every_rpc_has_a_command() -> None:
-    assert {shlex.split(command)[-1] for command in COMMANDS} >= set(METHODS)
+    assert {shlex.split(command)[-1] for command in COMMANDS} >= set(INPUTS)
+
+
+def test_every_reason_of_the_settings_is_told() -> None:
+    told = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section("Settings")))
+    assert told == set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", ADMIN.replace("\n  //", "")))
 
 
 def test_the_answers_are_those_of_the_rpcs() -> None:

@@ -93,12 +93,20 @@ def test_async_and_plain_methods_are_served(extended: tuple[Any, SQServer]) -> N
     assert client.waiting() == 1  # plain
 
 
-def test_interceptors_see_every_call(extended: tuple[Any, SQServer], caplog: pytest.LogCaptureFixture) -> None:
+def test_interceptors_see_every_call_and_a_pipe_once(
+    extended: tuple[Any, SQServer], caplog: pytest.LogCaptureFixture
+) -> None:
     client, _ = extended
     with caplog.at_level(logging.INFO, logger="stiqueue"):
         client.enq("ABC")
+        client.enq("DEF")
+        client.enq_many(["GHI"])
         client.rev()
-    assert caplog.messages == ["call of /stiqueue.v1.QueueService/Enq", "call of /examples.Rev/Rev"]
+    assert caplog.messages == [
+        "call of /stiqueue.v1.PipeService/Pipe",
+        "call of /stiqueue.v1.QueueService/Enq",
+        "call of /examples.Rev/Rev",
+    ]
 
 
 def test_a_caller_who_hangs_up_takes_no_message_along(extended: tuple[Any, SQServer]) -> None:

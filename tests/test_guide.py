@@ -1,4 +1,4 @@
-"""Each program of the guide, and of the page on clients, prints what it says."""
+"""Each program of the guide, and of the pages on clients and calls, prints what it says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ EXAMPLES = re.findall(
     re.M | re.S,
 )
 """(heading, program, output)"""
-CLIENTS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", (ROOT / "docs" / "clients.md").read_text(), re.S)
+PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("clients.md", "calls.md"))
+CLIENTS = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGES, re.S)
 
 
 def test_every_page_has_a_program() -> None:
@@ -34,6 +35,7 @@ def test_every_page_has_a_program() -> None:
 )
 def test_a_program_prints_what_it_says(server: SQServer, program: str, output: str) -> None:
     program = re.sub(r"SQClient\((?!port)", f"SQClient(port={server.port}, ", program)
+    program = re.sub(r"(Worker\(\w+, .*)\)", rf"\1, port={server.port})", program)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env={"PYTHONPATH": str(ROOT)},

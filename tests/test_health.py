@@ -87,6 +87,12 @@ def test_the_command_ends_with_1_when_it_is_not(server: SQServer) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "NOT SERVING\n", "")
 
 
+def test_the_command_refuses_a_port_that_is_none() -> None:
+    done = ask("--port=99999")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "port: 99999 is not within 1 to 65535" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["localhost", "queue.example.com", "*.example.com", "192.0.2.1"])
 def test_in_the_environment_of_a_server_with_tls_any_certificate_will_do(tmp_path: Path, name: str) -> None:
     certificate, key = Authority(tmp_path / "authority").sign("server", name)

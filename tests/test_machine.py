@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stiqueue import machine
+from stiqueue.engines import machine
 
 MIB = 1 << 20
 
@@ -39,7 +39,7 @@ def test_the_limit_of_a_control_group_is_known(groups: Path, where: str) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 def test_the_limit_of_the_shell_is_known() -> None:
-    program = "from stiqueue.machine import memory_bytes; print(memory_bytes())"
+    program = "from stiqueue.engines.machine import memory_bytes; print(memory_bytes())"
     command = ["sh", "-c", 'ulimit -d 262144 && exec "$@"', "sh", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) == 256 * MIB

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.waiting import until
 from support.wire import refused
 
-from stiqueue import InvalidRequest, SQClient, SQServer, descriptors, listening
+from stiqueue import InvalidRequest, SQClient, SQServer
+from stiqueue.server import descriptors, listening
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -38,7 +39,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_the_messages_of_each_queue_by_state(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc", queue="mail")
+    client.enq_many(list("abc"), queue="mail")
     client.enq("later", queue="mail", delay=1000)
     assert client.deq(timeout=SECONDS, queue="mail") == b"a"
     found = scrape(server)

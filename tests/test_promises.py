@@ -1,4 +1,4 @@
-"""What the README promises, a test for each promise: real consumer processes, a real server on a free port."""
+"""What docs/promises.md promises, a test for each promise: real consumer processes, a real server on a free port."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import IO, Any
 import grpc
 import grpc.aio
 import pytest
+from support.ports import free_port
 
 from stiqueue import QueueFull, SQClient, SQServer, State, StoreInUse, Unavailable
 
@@ -221,6 +222,30 @@ def test_what_a_stuck_consumer_held_is_back_after_ack_timeout() -> None:
         assert again.ack() is True
 
 
+KILLED_BY_A_MESSAGE = r"""
+import os, signal, sys
+from stiqueue import SQClient
+
+for message in SQClient(port=int(sys.argv[1])).consume(prefetch=10):
+    if message == b"deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@posix
+def test_a_message_that_kills_its_worker_takes_none_that_was_sent_ahead_with_it() -> None:
+    with SQServer(port=0, max_attempts=3) as server, SQClient(port=server.port) as client:
+        client.enq_many(["deadly", *"abcdefghi"])
+        for _ in range(3):
+            worker = [sys.executable, "-c", KILLED_BY_A_MESSAGE, str(server.port)]
+            assert subprocess.run(worker, timeout=PATIENCE, check=False).returncode == -signal.SIGKILL
+            expect(0, lambda: client.counts().leased, within=PATIENCE)
+        assert client.peek_messages(queue="default.dead") == [b"deadly"]
+        assert [(message.decode(), message.attempt) for message in client.peek_messages()] == [
+            (body, 0) for body in "abcdefghi"
+        ]
+
+
 def test_a_message_that_fails_too_often_becomes_a_dead_letter() -> None:
     with SQServer(port=0, max_attempts=2) as server, SQClient(port=server.port) as client:
         client.enq("poison")
@@ -274,6 +299,8 @@ class LostReplies(grpc.aio.ServerInterceptor):  # type: ignore[misc, unused-igno
         self.left = number
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        if handler_call_details.method.endswith("/Pipe"):
+            return None  # UNIMPLEMENTED: clients make calls instead
         handler = await continuation(handler_call_details)
         if not handler_call_details.method.endswith("/Enq"):
             return handler
@@ -363,7 +390,7 @@ def test_a_blocked_deq_outlives_a_restart_of_the_server() -> None:
 
 
 def test_enq_waits_for_a_server_that_is_away() -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
     with SQClient(port=port, timeout=PATIENCE) as client, ThreadPoolExecutor(1) as thread:
         enqueueing = thread.submit(client.enq, "A")
@@ -443,6 +470,6 @@ def test_a_data_file_serves_one_server_at_a_time(tmp_path: Path) -> None:
 
 def test_the_server_says_at_start_where_messages_live(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "queue.db") as server:
-        assert server.said.endswith(f"messages in {tmp_path / 'queue.db'}")
+        assert f", messages in {tmp_path / 'queue.db'};" in server.said
     with ServerProcess(Path(":memory:")) as server:
-        assert server.said.endswith("messages in memory (lost when the process ends)")
+        assert ", messages in memory (lost when the process ends);" in server.said

@@ -1,4 +1,4 @@
-"""The README prints what it says, twice in a row, and names options, methods and tests that exist."""
+"""README and reference say what is so: programs print what is shown; options, methods, errors and tests exist."""
 
 from __future__ import annotations
 
@@ -13,29 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from stiqueue import AsyncSQClient, LocalSQClient, SQClient, SQServer
+from stiqueue import AsyncSQClient, LocalSQClient, SQClient, SQServer, StiQueueError, errors
 from stiqueue.settings import Settings
+from stiqueue.wire.status import to_wire
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PATIENCE = 20.0
 
-EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```\n\n```text\n(.*?)```", README, re.M | re.S)
+PAGES = README + (ROOT / "docs/options.md").read_text()
+EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```\n\n```text\n(.*?)```", PAGES, re.M | re.S)
 """(heading, program, output)"""
 INTERNAL_METHODS = {"after_fork", "backoff_of", "end"}
 """Methods without underscore that are for our own modules."""
 
 
-def section(heading: str) -> str:
-    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", README, re.M | re.S)
-    assert found, heading
-    return found[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    """Return the cells of a table's rows, without its head."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of the rows of the table on a page, without its head."""
+    lines = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
@@ -47,6 +43,7 @@ def clean_environment() -> dict[str, str]:
 def run(program: str, port: int) -> str:
     """Run `program` as its own process, with the default port being that of the test's server."""
     program = re.sub(r"\bSQClient\((?!port)", f"SQClient(port={port}, ", program)
+    program = re.sub(r"\bWorker\((.*)\)", rf"Worker(\1, port={port})", program)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         env=clean_environment(),
@@ -62,8 +59,8 @@ def run(program: str, port: int) -> str:
 
 def test_the_examples_are_all_here() -> None:
     headings = [heading for heading, _, _ in EXAMPLES]
-    assert headings == ["Quick start", "Basic example", "A worker", "Without a server", "The server"]
-    assert README.count("```python") == len(EXAMPLES)
+    assert headings == ["Quick start", "A worker", "A server in your program"]
+    assert PAGES.count("```python") == len(EXAMPLES)
 
 
 @pytest.mark.parametrize(("program", "output"), [example[1:] for example in EXAMPLES], ids=[e[0] for e in EXAMPLES])
@@ -94,12 +91,12 @@ def test_the_commands_print_what_it_says_twice_in_a_row(server: SQServer) -> Non
 
 
 def named_tests() -> list[str]:
-    documents = README + "".join((ROOT / f"docs/{name}.md").read_text() for name in ("durability", "abuse"))
+    documents = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("promises", "durability", "abuse"))
     return list(dict.fromkeys(re.findall(r"tests/[\w/]+\.py::\w+", documents)))
 
 
 def test_every_promise_names_a_test() -> None:
-    promises = [row for row in rows(section("What it promises")) if not row[0].startswith("**")]
+    promises = [row for row in rows("promises.md") if not row[0].startswith("**")]
     assert len(promises) > 15
     for promise, proof in promises:
         assert re.fullmatch(r"`tests/[\w/]+\.py::\w+`(, `tests/[\w/]+\.py::\w+`)*", proof), promise
@@ -113,7 +110,7 @@ def test_a_test_that_is_named_exists(name: str) -> None:
 
 
 def test_the_table_of_options_is_that_of_the_server() -> None:
-    table = {row[0].strip("`"): row[1] for row in rows(section("The server"))}
+    table = {row[0].strip("`"): row[1] for row in rows("options.md")}
     expected = {}
     for field in dataclasses.fields(Settings):
         name = ("--no-" if field.default is True else "--") + field.name.replace("_", "-")
@@ -122,10 +119,21 @@ def test_the_table_of_options_is_that_of_the_server() -> None:
 
 
 def test_the_table_of_methods_is_that_of_the_client() -> None:
-    named = {re.match(r"`(\w+)\(", row[0])[1] for row in rows(section("The client"))}  # type: ignore[index]
+    named = {re.match(r"`(\w+)\(", row[0])[1] for row in rows("api.md")}  # type: ignore[index]
     for client in SQClient, LocalSQClient, AsyncSQClient:
         methods = {name for name in dir(client) if not name.startswith("_") and callable(getattr(client, name))}
         assert named == methods - INTERNAL_METHODS
+
+
+def test_the_table_of_errors_is_that_of_the_package() -> None:
+    told = {row[0].strip("`"): row[1] for row in rows("errors.md")}
+    kinds = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+    kinds = {name: kind for name, kind in kinds.items() if issubclass(kind, StiQueueError) and kind != StiQueueError}
+    # Those that a client raises by itself have no status.
+    own = ("Closed", "MessageLeased", "NoAnswer", "RemoteError")
+    assert told == {name: "none" if name in own else to_wire(kind())[0].name for name, kind in kinds.items()}
+    tree = re.findall(r"^[ │]*[├└]── (\w+)$", (ROOT / "docs/errors.md").read_text(), re.M)
+    assert sorted(tree) == sorted(told)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import socket
@@ -15,11 +16,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from support.ports import free_port
 from support.waiting import Call, until
 from support.wire import drain, refused
 
 from stiqueue import ServerError, SQClient, SQServer, State, StiQueueError, TooManyConsumers, Unavailable
-from stiqueue.engines.local import LocalEngine
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -46,7 +48,8 @@ def stack() -> Iterator[ExitStack]:
 def test_port_0_picks_a_free_port() -> None:
     with SQServer(port=0) as first, SQServer(port=0) as second:
         assert first.port != second.port
-        assert SQClient(port=first.port).cnt() == SQClient(port=second.port).cnt() == 0
+        with SQClient(port=first.port) as one, SQClient(port=second.port) as two:
+            assert one.cnt() == two.cnt() == 0
 
 
 def test_a_port_in_use_is_an_error_and_the_first_server_goes_on(server: SQServer, client: SQClient) -> None:
@@ -106,8 +109,8 @@ def test_the_server_logs_to_the_logger_it_is_given() -> None:
     with SQServer(port=0, logger=logger):
         pass
     logger.removeHandler(handler)
-    assert len(lines) == 2
-    assert lines[-1] == "stopped"
+    assert lines[0].startswith("StiQueue ")
+    assert lines[1:] == ["stopping: no consumer holds a message", "stopped"]
 
 
 # -- serving ----------------------------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ def test_one_consumer_too_many_is_refused_until_another_leaves(few: SQServer, st
 def test_with_ack_required_false_every_delivery_is_final(stack: ExitStack) -> None:
     server = stack.enter_context(SQServer(port=0, ack_required=False))
     client = stack.enter_context(SQClient(port=server.port))
-    client.enq_many("abcdef")
+    client.enq_many(list("abcdef"))
     message = client.deq(timeout=SECONDS)
     assert message is not None
     assert message.lease_id == ""
@@ -177,7 +180,7 @@ def test_the_time_limit_of_a_lease_is_the_requests_or_else_the_servers(stack: Ex
 def test_an_ack_brings_the_next_message_which_belongs_to_the_stream(
     server: SQServer, client: SQClient, stack: ExitStack
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     stub, elsewhere = connect(server, stack), connect(server, stack)
     stream: Any = stub.Deq(pb.DeqRequest(consumer="worker"))
     (first,) = stream.next().messages
@@ -219,18 +222,18 @@ def test_an_ack_that_fails_once_costs_deq_nothing(
     exchange = LocalEngine.exchange
     failures = [error("once")]
 
-    async def failing(self: LocalEngine, lease_id: str) -> Any:
+    def failing(self: LocalEngine, lease_id: str) -> Any:
         if not failures:
-            return await exchange(self, lease_id)
+            return exchange(self, lease_id)
         if when == "after":
-            await exchange(self, lease_id)
+            exchange(self, lease_id)
         raise failures.pop()
 
     monkeypatch.setattr(LocalEngine, "exchange", failing)
-    client.enq_many("abcd")
+    client.enq_many(list("abcd"))
     taken = [client.deq(timeout=SECONDS) for _ in range(4)]
     assert taken == [b"a", b"b", b"c", b"d"]
-    assert [message.attempt for message in taken if message] == [1, 1 if when == "before" else 2, 1, 1]
+    assert [message.attempt for message in taken if message] == [1, 1, 1, 1]
     assert client.ack()
     assert client.counts().acked == 4
 
@@ -238,7 +241,7 @@ def test_an_ack_that_fails_once_costs_deq_nothing(
 def test_what_an_ack_brought_that_nobody_heard_comes_back_with_the_end_of_the_stream(
     client: SQClient, stub: QueueServiceStub
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     stream: Any = stub.Deq(pb.DeqRequest())
     (first,) = stream.next().messages
     stub.Ack.future(pb.AckRequest(lease_ids=[first.lease_id], take_next=True)).cancel()  # type: ignore[attr-defined]
@@ -370,7 +373,9 @@ def test_reflection_tells_of_the_service(channel: grpc.Channel) -> None:
     listed, described = stub.ServerReflectionInfo(iter(requests), timeout=SECONDS)
     names = {service.name for service in listed.list_services_response.service}
     assert names == {
+        "stiqueue.v1.AdminService",
         "stiqueue.v1.QueueService",
+        "stiqueue.v1.PipeService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
@@ -396,7 +401,7 @@ def test_debug_logs_every_message_with_its_body_shortened(client: SQClient, capl
 
 def test_debug_logs_what_an_ack_brings(client: SQClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "stiqueue")
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     for _ in range(3):
         client.deq(timeout=SECONDS)
     client.close()
@@ -503,7 +508,7 @@ def test_listen_on_a_port_in_use_raises(server: SQServer) -> None:
 
 
 def test_the_port_is_free_again_after_a_stop() -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
         with SQClient(port=port) as client:
             client.enq("a")
@@ -517,3 +522,36 @@ def test_a_stopped_server_is_unavailable(server: SQServer, client: SQClient) -> 
     server.stop()
     with pytest.raises(Unavailable):
         client.cnt(timeout=0.2)
+
+
+def test_peek_shows_a_message_once_whose_delay_ends_meanwhile(
+    server: SQServer, client: SQClient, stack: ExitStack
+) -> None:
+    client.enq_many([b"x" * (16 << 10)] * 2_500)  # more than fits into the windows of a connection
+    client.enq("later", delay=0.5)
+    shown = connect(server, stack).Peek(pb.PeekRequest(state=pb.MESSAGE_STATE_ALL), timeout=SECONDS)
+    seen = [peeked.message.id for peeked in next(shown).messages]
+    until(lambda: client.counts().delayed, 0)
+    seen += [peeked.message.id for response in shown for peeked in response.messages]
+    assert sorted(seen) == list(range(1, 2_502))
+
+
+def test_a_task_that_is_left_when_the_server_ends_is_cancelled() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def stay() -> None:
+        begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    def add(_: object, server: object) -> None:
+        if isinstance(server, grpc.aio.Server):
+            tasks.append(asyncio.ensure_future(stay()))
+
+    tasks: list[asyncio.Task[None]] = []
+    with SQServer(port=0, services=[(add, None)]):
+        assert begun.wait(SECONDS)
+    assert ended.is_set()
+    assert tasks[0].cancelled()

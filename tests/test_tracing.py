@@ -171,6 +171,15 @@ def test_messages_that_are_sent_together_have_one_span(traces: Traces, client: S
     assert found == [{"kind": "x", "traceparent": traceparent(span)}] * 1_500
 
 
+def test_a_message_that_is_handed_over_has_a_span_of_its_own(traces: Traces, client: SQClient) -> None:
+    for body in "ab":
+        client.enq_soon(body, headers={"kind": "x"})
+    client.flush()
+    spans = traces.named("enq default")
+    found = [each.headers for each in client.peek_messages()]
+    assert found == [{"kind": "x", "traceparent": traceparent(span)} for span in spans]
+
+
 def test_headers_of_an_earlier_message_give_way(traces: Traces, client: SQClient) -> None:
     old = {"traceparent": f"00-{1:032x}-{1:016x}-01", "tracestate": "old=1", "kind": "x"}
     client.enq("a", headers=old)
@@ -188,7 +197,7 @@ def test_a_message_whose_headers_are_full_goes_through_untraced(
     traces: Traces, client: SQClient, headers: dict[str, str]
 ) -> None:
     client.enq("a", headers=headers)
-    client.enq_many("b", headers=headers)
+    client.enq_many(list("b"), headers=headers)
     assert [each.headers for each in client.peek_messages()] == [headers] * 2
     assert len(traces.named("enq default")) == 2
 
@@ -247,7 +256,7 @@ if sys.argv[1] == "imported":
 from stiqueue import LocalSQClient, processing
 client = LocalSQClient()
 client.enq("a")
-client.enq_many("bc")
+client.enq_many(list("bc"))
 message = client.deq()
 with processing(message):
     pass

@@ -1,4 +1,4 @@
-"""Three NATS servers that are one cluster, and what clients of the benchmark connect to.
+"""Three NATS servers that form a cluster, and the addresses for the benchmark's clients.
 
 ``python -m benchmark.cluster PORT DIRECTORY PROGRAM [gateway]``: with ``gateway``, StiQueue's listens on PORT, else the
 first of the servers. The servers are ended with this process.

@@ -19,7 +19,7 @@ from benchmark.clients.base import Unsupported
 
 
 def main() -> None:
-    """Obey until the input ends."""
+    """Do jobs until the input ends."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to stderr
     client = connect(sys.argv[1], int(sys.argv[2]))

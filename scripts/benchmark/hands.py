@@ -1,10 +1,11 @@
-"""The driver processes as the benchmark holds them: hand a job over, wait for the result."""
+"""The benchmark's handles of its driver processes: start a job, wait for the result."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,7 +18,7 @@ class Failed(Exception):
 
 
 class Done(NamedTuple):
-    """What came of a job."""
+    """The result of a job."""
 
     seconds: float
     result: Any
@@ -26,19 +27,19 @@ class Done(NamedTuple):
 class Hand:
     """One driver process."""
 
-    def __init__(self, kind: str, port: int, python: Path) -> None:
-        """Start it, connected to the server on `port`."""
+    def __init__(self, kind: str, port: int, python: Path, variables: Mapping[str, str]) -> None:
+        """Start it, connected to the server on `port`, with further `variables` in its environment."""
         self._process = subprocess.Popen(
             [str(python), "-m", "benchmark.driver", kind, str(port)],
             cwd=tempfile.gettempdir(),  # a driver finds only what is installed, not the package in this directory
-            env=environment(),
+            env={**environment(), **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def begin(self, job: str, **arguments: Any) -> None:
-        """Hand over a job."""
+        """Start a job."""
         pipe: IO[str] = self._process.stdin  # type: ignore[assignment]
         try:
             print(json.dumps({"do": job, "with": arguments}), file=pipe, flush=True)
@@ -46,7 +47,7 @@ class Hand:
             raise Failed(f"the driver ended with {self._process.poll()}") from error
 
     def end(self) -> Done:
-        """Wait for the job that was handed over.
+        """Wait for the job that was started.
 
         Raises:
             Unsupported: its system has no such operation.
@@ -63,12 +64,12 @@ class Hand:
         return Done(answer["seconds"], answer["result"])
 
     def do(self, job: str, **arguments: Any) -> Done:
-        """Hand over a job and wait for it."""
+        """Run a job and wait for it."""
         self.begin(job, **arguments)
         return self.end()
 
     def close(self, patience: float = 5.0) -> None:
-        """Let it end."""
+        """End the process."""
         self._process.stdin.close()  # type: ignore[union-attr]
         try:
             self._process.wait(patience)

@@ -1,4 +1,4 @@
-"""The stage: servers and drivers as workloads need them, rounds in which the systems take turns, and the results."""
+"""Runs the benchmark: servers and drivers for the workloads, rounds in which the systems take turns, and results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Scale:
 
     name: str
     rounds: int
-    """Rounds that count; the first, which warms up and finds out how much fits, does not."""
+    """Rounds that count; a first one warms up and calibrates the number of messages."""
     seconds: float
     """How long one system's turn takes, about."""
     samples: int
@@ -76,10 +76,10 @@ class Results:
 
 
 class Stage:
-    """Starts what a workload asks for and stops everything in the end. A context manager."""
+    """Starts the processes that workloads need and stops them all at the end. A context manager."""
 
     def __init__(self, scale: Scale, systems: Iterable[str]) -> None:
-        """Leave out the systems that cannot be run here."""
+        """Skip systems that cannot run here."""
         self.scale = scale
         self.results = Results()
         self.systems: list[str] = []
@@ -115,7 +115,8 @@ class Stage:
 
     def new_hand(self, system: str, server: Server, kind: str | None = None) -> Hand:
         """Return a driver that the caller closes."""
-        return Hand(kind or SYSTEMS[system].client, server.port, SYSTEMS[system].python)
+        peer = SYSTEMS[system]
+        return Hand(kind or peer.client, server.port, peer.python, peer.variables)
 
     def interleave(self, metric: str, turn: Callable[[str, bool], None], systems: Iterable[str]) -> None:
         """Let each system have its `turn(system, warm_up)` in each round; drop those that cannot or fail."""

@@ -1,4 +1,4 @@
-"""The systems, and their servers as processes of their own on this machine: free port, directory of its own."""
+"""The systems, and their servers as separate processes, each with a free port and its own directory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from stiqueue.polling import EXPERIMENTS
 
 START_SECONDS = 20.0
 STOP_SECONDS = 15.0
@@ -25,7 +27,7 @@ jetstream {{ store_dir: "{directory}", max_memory_store: 8GB, max_file_store: 40
 
 
 class NotAvailable(Exception):
-    """Raised when a system cannot be run here, saying why."""
+    """Raised when a system cannot run here; the text says why."""
 
 
 def environment() -> dict[str, str]:
@@ -74,7 +76,7 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def rss(self) -> int:
-        """Return the bytes of memory that it occupies."""
+        """Return its resident memory in bytes."""
         for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
@@ -86,7 +88,7 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def disk_bytes(self) -> int:
-        """Return the bytes of its files, the log of this benchmark left out."""
+        """Return the size of its files in bytes, without the benchmark's log."""
         files = (each for each in self.directory.rglob("*") if each.is_file() and each.name != "bench.log")
         return sum(each.stat().st_size for each in files)
 
@@ -101,9 +103,11 @@ class System:
     """Which of `benchmark.clients` talks to it."""
     command: Callable[[int, Path], list[str]]
     check: Callable[[], None] = lambda: None
-    """Raises `NotAvailable` when it cannot be run here."""
+    """Raises `NotAvailable` if it cannot run here."""
     python: Path = Path(sys.executable)
     """What runs its client."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What its client has in the environment besides."""
 
 
 def _free_port() -> int:
@@ -206,7 +210,7 @@ MEMORY_REDIS, SYNCED_REDIS = ("--appendonly", "no"), ("--appendonly", "yes", "--
 _HAS_REDIS, _HAS_BEANSTALKD, _HAS_NATS = _needs("redis-server"), _needs("beanstalkd"), _needs("nats-server")
 
 BARE = ("echo", "echo-async")
-"""Not queues: nothing comes out."""
+"""Systems that are no queues: nothing comes out."""
 
 SYSTEMS = {
     system.name: system
@@ -215,6 +219,13 @@ SYSTEMS = {
         System("echo-async", "bare gRPC call, asyncio", "echo-async", _echo),
         System("stiqueue", "StiQueue, memory", "stiqueue", _stiqueue),
         System("stiqueue-async", "StiQueue, memory, asyncio", "stiqueue-async", _stiqueue),
+        System(
+            "stiqueue-polls",
+            "StiQueue, memory, no EventEngine",
+            "stiqueue",
+            _stiqueue,
+            variables={"GRPC_EXPERIMENTS": EXPERIMENTS},
+        ),
         System("stiqueue-durable", "StiQueue, durable", "stiqueue", _stiqueue_durable, _check_durable),
         System(
             "original",
@@ -259,4 +270,4 @@ QUICK_SYSTEMS = [
     for name in SYSTEMS
     if not name.endswith(("-aof", "-f0", "-sync", "-memory", "-cluster", "-cluster-queue", "redis-lists"))
 ]
-"""Without the variants that are known to be slower, or not to be what anybody would compare with."""
+"""The systems without slower variants, and without variants that nobody would compare with."""

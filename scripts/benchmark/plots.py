@@ -21,6 +21,16 @@ CHARTS = {
         ["latency.deq-p50", "latency.deq-p99"],
     ),
     "memory": ("Bytes of server memory per queued 100-byte message", ["memory.bytes"]),
+    "summary": (
+        "Messages a second, 100 bytes",
+        ["batch-1000.in", "batch-2000.out", "single.in", "single.out"],
+    ),
+}
+TITLES = {
+    "batch-1000.in": "in, batches of 1,000",
+    "batch-2000.out": "out and acked, prefetch 2,000",
+    "single.in": "in, one by one",
+    "single.out": "out and acked, one by one",
 }
 
 
@@ -30,8 +40,13 @@ def draw(results: Results, scale: str, directory: Path) -> None:
         found = [metric for metric in metrics if results.rounds.get(metric)]
         if not found:
             continue
-        figure, axes = pyplot.subplots(1, len(found), figsize=(5.5 * len(found), 4.2), squeeze=False)
-        for axis, metric in zip(axes[0], found, strict=True):
+        if name == "summary" and found != metrics:
+            continue
+        columns = 2 if name == "summary" else len(found)
+        rows = len(found) // columns
+        size = (5.5 * columns, 4.2 if rows == 1 else 2.6 * rows)
+        figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False)
+        for axis, metric in zip(axes.flat, found, strict=True):
             _bars(axis, results, metric)
         figure.suptitle(title)
         figure.tight_layout()
@@ -56,6 +71,6 @@ def _bars(axis: pyplot.Axes, results: Results, metric: str) -> None:
         OURS if name in ("stiqueue", "stiqueue-durable") else FLOOR if name in BARE else OTHERS for name in names
     ]
     axis.barh([SYSTEMS[name].label for name in names], medians, xerr=spread, color=colours, ecolor="#222222")
-    axis.set_title(metric)
+    axis.set_title(TITLES.get(metric, metric))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f} k" if value >= 10_000 else f"{value:,.0f}")
     axis.tick_params(labelsize=8)

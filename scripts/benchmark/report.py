@@ -1,4 +1,4 @@
-"""What a run says: a table of medians and spreads, the ratios beside their targets, and all of it as JSON."""
+"""Reports a run: a table of medians and ranges, the ratios with their targets, and everything as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.measure import Results
 from benchmark.peers import SYSTEMS
-from benchmark.targets import BOUNDS, judge
+from benchmark.targets import BOUNDS, RATES, judge
 
 
 def text(results: Results) -> str:
@@ -33,7 +33,7 @@ def _ratios(results: Results) -> Iterator[str]:
     yield f"{'ratio (median of the rounds)':66} {'got':>8}  {'range':>16}  target"
     for verdict in judge(results):
         target = verdict.target
-        wanted = f"{'at most' if target.at_most else 'at least'} {target.bound:.3g}"
+        wanted = "" if target.bound is None else f"{'at most' if target.at_most else 'at least'} {target.bound:.3g}"
         mark = "" if verdict.met else "  MISSED"
         yield f"{target.text:66} {verdict.ratio:8.2f}  {verdict.low:7.2f} .. {verdict.high:6.2f}  {wanted}{mark}"
     for label, metric, system, unit, most in BOUNDS:
@@ -41,6 +41,11 @@ def _ratios(results: Results) -> Iterator[str]:
         if value is not None:
             mark = "" if value / unit <= most else "  MISSED"
             yield f"{label:66} {value / unit:8.2f}  {'':17}  at most {most}{mark}"
+    for label, metric, system, least in RATES:
+        value = results.median(metric, system)
+        if value is not None:
+            mark = "" if value >= least else "  MISSED"
+            yield f"{label:66} {value:8,.0f}  {'':17}  at least {least:,}{mark}"
 
 
 def _notes(results: Results) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How StiQueue bears many consumers and many messages: memory, medians, time to be ready again."""
+"""How StiQueue scales with consumers and messages: memory, medians, and the time until ready after a restart."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _bytes_per_message(stage: Stage, system: str) -> float:
 
 
 def crowd(stage: Stage) -> None:
-    """Idle consumers: what a call costs beside them, what they weigh, and how fast messages reach them all."""
+    """Idle consumers: the cost of a call with them, their memory, and how fast messages reach them all."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for system in ("stiqueue", "stiqueue-durable"):
@@ -77,7 +77,7 @@ def _crowd(stage: Stage, system: str) -> None:
         if most := max(servers):
             for _ in range(stage.scale.rounds):
                 _reach_all(stage, system, crowds[most], hands[most], min(stage.scale.arrivals, most))
-        # The servers take turns, so that whatever else this machine does weighs on all alike.
+        # The servers take turns, so that other load on this machine affects them equally.
         for _ in range(max(stage.scale.rounds, stage.scale.samples // PROBES_AT_A_TIME)):
             for number in servers:
                 for call, median in hands[number].do("medians", number=PROBES_AT_A_TIME).result.items():
@@ -92,7 +92,7 @@ def _crowd(stage: Stage, system: str) -> None:
 
 
 def _reach_all(stage: Stage, system: str, crowd: Hand, hand: Hand, number: int) -> None:
-    """How long it takes until `number` messages have reached as many consumers, one each."""
+    """Measure the time until `number` messages have reached as many consumers, one each."""
     began = time.monotonic()
     hand.do("enq_batches", number=number, size=SMALL, batch=1000)
     reached = crowd.do("collect", number=number).result
@@ -102,7 +102,7 @@ def _reach_all(stage: Stage, system: str, crowd: Hand, hand: Hand, number: int) 
 
 
 def backlog(stage: Stage) -> None:
-    """Many waiting messages: memory, disk, medians beside an empty server, and the time until ready after a restart."""
+    """A long backlog: memory, disk, medians against an empty server, and the time until ready after a restart."""
     for system in ("stiqueue", "stiqueue-durable"):
         if system not in stage.systems:
             continue

@@ -1,4 +1,4 @@
-"""What is measured, the same for every system: rates in and out, both at once, latency."""
+"""The workloads, the same for every system: rates in and out, both at once, latency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmark import scaling
+from benchmark import beside, scaling
 from benchmark.measure import Stage
 from benchmark.peers import BARE, SYSTEMS
 
@@ -14,19 +14,19 @@ SMALL, MIDDLE, LARGE = 100, 10 << 10, 1 << 20
 MOST_MESSAGES = 400_000
 LATENCY_PER_SECOND = 200
 SETTLING_SECONDS = 0.2
-"""What consumers have to be waiting before the first message."""
+"""How long consumers must be waiting before the first message."""
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """Put messages in, then take the same messages out; one rate for each."""
+    """Enqueues messages, then takes the same messages out; measures both rates."""
 
     name: str
     size: int
     enq: Callable[[int], dict[str, object]]
     deq: Callable[[int], dict[str, object]]
     least: int
-    """With how many messages it begins to look for how many fit into the time."""
+    """The number of messages that the calibration starts with."""
 
     def run(self, stage: Stage) -> None:
         """Measure `NAME.in` and `NAME.out` in messages a second."""
@@ -82,6 +82,17 @@ def batches(name: str, size: int, batch: int, prefetch: int) -> Cycle:
     )
 
 
+def keys(number_of: int, batch: int, prefetch: int) -> Cycle:
+    """Batches in, each with one of so many keys; up to `prefetch` at a time out, one of each key."""
+    return Cycle(
+        f"keys-{number_of}",
+        SMALL,
+        lambda number: {"job": "enq_keys", "number": number, "size": SMALL, "batch": batch, "keys": number_of},
+        lambda number: {"job": "deq_batches", "number": number, "prefetch": prefetch},
+        number_of * batch,
+    )
+
+
 def threads(number_of: int) -> Cycle:
     """One message at a time from many threads that share a client."""
     return Cycle(
@@ -90,6 +101,17 @@ def threads(number_of: int) -> Cycle:
         lambda number: {"job": "enq_threads", "number": number, "size": SMALL, "threads": number_of},
         lambda number: {"job": "deq_threads", "number": number, "threads": number_of},
         number_of * 24,  # starting the threads is not to be what is measured
+    )
+
+
+def ahead() -> Cycle:
+    """One message at a time, without waiting for each: `enq_soon` in, `deq` with a prefetch of 100 out."""
+    return Cycle(
+        "ahead",
+        SMALL,
+        lambda number: {"job": "enq_soon", "number": number, "size": SMALL},
+        lambda number: {"job": "deq_ahead", "number": number},
+        1000,
     )
 
 
@@ -120,13 +142,30 @@ def both_at_once(stage: Stage) -> None:
 
 
 def latency(stage: Stage) -> None:
-    """From just before `enq` to a consumer that waits, in another process; the bare call's own time is the floor."""
+    """The latency from just before `enq` to a waiting consumer in another process; a bare call is the floor."""
 
     def turn(system: str, warm_up: bool) -> None:
         number = 20 if warm_up else stage.scale.samples
         _paced(stage, system, "latency", number, LATENCY_PER_SECOND, 1, 1, None if warm_up else 1)
 
     stage.interleave("latency", turn, SYSTEMS)
+
+
+def calls(stage: Stage) -> None:
+    """One call at a time, answered by another process; beside it two bare calls."""
+
+    def turn(system: str, warm_up: bool) -> None:
+        number = 20 if warm_up else stage.scale.samples
+        if system not in BARE:
+            stage.hand(system, "b").begin("answer_each", number=number)
+        took = stage.hand(system).do("call_each", number=number, size=SMALL).result
+        if system not in BARE:
+            stage.hand(system, "b").end()
+        if not warm_up:
+            for share in ("p50", "p99"):
+                stage.results.add(f"call.{share}", system, took[share])
+
+    stage.interleave("call", turn, ["echo", "stiqueue", "stiqueue-durable"])
 
 
 def paced(stage: Stage) -> None:
@@ -172,11 +211,13 @@ WORKLOADS: dict[str, Callable[[Stage], None]] = {
     cycle.name: cycle.run
     for cycle in (
         one_by_one("single", SMALL, 20),
+        ahead(),
         threads(64),
         batches("batch-10", SMALL, 10, 10),
         batches("batch-100", SMALL, 100, 100),
         batches("batch-1000", SMALL, 1000, 1000),
         batches("batch-2000", SMALL, 1000, 2000),
+        keys(1000, 100, 1000),
         one_by_one("single-10KiB", MIDDLE, 20),
         batches("batch-100-10KiB", MIDDLE, 100, 100),
         one_by_one("single-1MiB", LARGE, 2),
@@ -185,7 +226,9 @@ WORKLOADS: dict[str, Callable[[Stage], None]] = {
 } | {
     "both": both_at_once,
     "latency": latency,
+    "call": calls,
     "paced": paced,
+    "beside-large": beside.beside_large,
     "memory": scaling.memory,
     "crowd": scaling.crowd,
     "backlog": scaling.backlog,
@@ -193,5 +236,7 @@ WORKLOADS: dict[str, Callable[[Stage], None]] = {
 """Each by the name that ``--only`` takes."""
 
 QUICK = [
-    name for name in WORKLOADS if name not in ("batch-10", "batch-100", "single-10KiB", "single-1MiB", "batch-10-1MiB")
+    name
+    for name in WORKLOADS
+    if name not in ("batch-10", "batch-100", "single-10KiB", "single-1MiB", "batch-10-1MiB", "beside-large")
 ]

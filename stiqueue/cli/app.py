@@ -1,18 +1,35 @@
-"""The command itself: its subcommands, and how each of them ends."""
+"""The command and its subcommands: errors become one line and an exit code."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
+from stiqueue import standard
 from stiqueue._version import __version__
-from stiqueue.cli import backup, completion, consume, deq, enq, files, look, move, serve, tidy, top
+from stiqueue.cli import (
+    backup,
+    completion,
+    consume,
+    cron,
+    deq,
+    enq,
+    files,
+    look,
+    move,
+    serve,
+    settings,
+    single,
+    tidy,
+    top,
+    web,
+)
 from stiqueue.cli.codes import MEANINGS, ExitCode, exit_code
-from stiqueue.cli.output import note
+from stiqueue.cli.output import need, note
 from stiqueue.cli.signals import deadly
 from stiqueue.errors import StiQueueError
 
@@ -21,8 +38,8 @@ HELP = "Put messages into the queues of a StiQueue server, take them out and loo
 EPILOG = "\n".join(
     [
         "\b",
-        "Start with a server, `stiqueue serve`. Every other command is a client of it, at 127.0.0.1:1234 or where",
-        "--host and --port or STIQUEUE_HOST and STIQUEUE_PORT say.",
+        "Start a server first: `stiqueue serve`. The other commands are its clients. They connect to 127.0.0.1:1234;",
+        "--host and --port, or STIQUEUE_HOST and STIQUEUE_PORT, name another server.",
         "",
         "\b",
         "Exit codes:",
@@ -31,15 +48,39 @@ EPILOG = "\n".join(
 )
 
 
+SILENT = (["serve"], ["consume"], ["web"])
+"""Commands that may print nothing, such as `consume --exec`, and so run without stdout."""
+
+
 class App(click.Group):
-    """A group whose commands stand in the order given and end with the exit codes of `codes`."""
+    """A group that lists its commands in the order given and exits with the codes of `codes`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of use."""
+        """Return the names in the order given."""
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse a command line; options of the commands may also stand before the command."""
+        own = {name for each in self.get_params(ctx) for name in each.opts}
+        takes_value = {
+            name: not (isinstance(each, click.Option) and each.is_flag)
+            for command in self.commands.values()
+            for each in command.params
+            for name in each.opts
+            if name.startswith("-")
+        }
+        early = 0
+        while early < len(args) and args[early].partition("=")[0] in takes_value.keys() - own:
+            early += 1 + (takes_value[args[early].partition("=")[0]] and "=" not in args[early])
+        if 0 < early < len(args):
+            args = [args[early], *args[:early], *args[early + 1 :]]
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run one command. Here, because click has an exit code of its own for a reader that went away."""
+        """Run one command.
+
+        Catches BrokenPipeError before click does, which would exit with 1.
+        """
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -47,21 +88,28 @@ class App(click.Group):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         """Run a command line and end the process with an exit code."""
-        # Without expansion, or on Windows a message "*" would become the names of files.
+        # On Windows click would expand a message "*" to file names.
         options |= {"prog_name": NAME, "standalone_mode": False, "windows_expand_args": False}
-        run = super().main
-        sys.exit(_end(lambda: run(*args, **options)))
+        main = super().main
+
+        def run() -> Any:
+            if sys.argv[1:2] not in SILENT:
+                need("stdout")
+            return main(*args, **options)
+
+        sys.exit(_end(run))
 
 
 def _end(run: Callable[[], Any]) -> int:
-    """Run a command line; return its exit code. What went wrong is told in one line."""
+    """Run a command line and return its exit code; report an error in one line."""
     try:
         with deadly():
             code = run()
         sys.stdout.flush()
         return code if isinstance(code, int) else ExitCode.DONE
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return ExitCode.USAGE
     except click.UsageError as error:
         note(_hint(error))
@@ -70,32 +118,22 @@ def _end(run: Callable[[], Any]) -> int:
         note(error.format_message())
         return error.exit_code
     except click.Abort:
-        return ExitCode.FAILED  # a question that was not answered
+        return ExitCode.FAILED  # a question without an answer
     except BrokenPipeError:
         return ExitCode.BROKEN_PIPE
     except (StiQueueError, OSError) as error:
         note(str(error))
         return exit_code(error)
     finally:
-        _settle_stdout()
+        standard.settle()
 
 
 def _hint(error: click.UsageError) -> str:
-    """Return what is wrong with a command line and where to read more."""
+    """Return the text of a usage error, with the help command to run."""
     context = error.ctx
     path = context.command_path if context else NAME
     text = error.format_message().rstrip(".")
-    if isinstance(error, click.NoSuchOption) and context and isinstance(context.command, App):
-        text += ": options go behind the command"
     return f"{text} (see `{path} --help`)"
-
-
-def _settle_stdout() -> None:
-    """Drop what stdout could not take, or the end of the interpreter tries once more and complains."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
@@ -115,12 +153,19 @@ for command in (
     enq.enq,
     deq.deq,
     consume.consume,
+    cron.cron,
     look.cnt,
     look.peek,
     look.queues,
     top.top,
+    web.web,
     tidy.purge,
     tidy.redrive,
+    single.cancel,
+    single.reschedule,
+    settings.pause,
+    settings.resume,
+    settings.settings,
     backup.export,
     backup.import_,
     move.move,
@@ -129,6 +174,6 @@ for command in (
     completion.completion,
 ):
     if command.help:
-        # click keeps the lines behind a backspace as they are; a raw docstring has its two letters instead.
+        # A \b keeps click from rewrapping the lines after it; in a raw docstring it is two characters.
         command.help = command.help.replace("\\b\n", "\b\n")
     app.add_command(command)

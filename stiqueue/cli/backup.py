@@ -1,9 +1,10 @@
-"""``stiqueue export`` and ``import``: messages in a file, while the server serves."""
+"""``stiqueue export`` and ``import``: messages to and from a file, while the server runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,18 +15,18 @@ import click
 from stiqueue.cli.meter import Meter
 from stiqueue.cli.options import Target, as_json, target
 from stiqueue.cli.output import messages as words
-from stiqueue.cli.output import note, show_result
+from stiqueue.cli.output import need, note, show_result
 from stiqueue.cli.records import Group, groups, line_of
 from stiqueue.cli.signals import last_words
+from stiqueue.client.copy import copied, put
 from stiqueue.errors import InvalidRequest, StiQueueError
 from stiqueue.limits import queue_name
 from stiqueue.sqclient import SQClient
-from stiqueue.transfer import copied, put
 
 STANDARD = "-"
-"""Instead of a file: stdin or stdout."""
+"""A file argument that means stdin or stdout."""
 STEP = 1_000
-"""After how many messages the progress is shown."""
+"""Messages between two updates of the progress bar."""
 
 
 def _names(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -37,15 +38,18 @@ def _names(context: click.Context, parameter: click.Parameter, values: tuple[str
 
 @click.command("export")
 @click.argument("file", type=click.Path(dir_okay=False))
-@click.option("-q", "--queue", "names", multiple=True, callback=_names, metavar="NAME", help="Only this; repeatable.")
+@click.option(
+    "-q", "--queue", "names", multiple=True, callback=_names, metavar="NAME", help="Only this queue; repeatable."
+)
 @target(queue=False)
 @as_json
 def export(target: Target, file: str, names: tuple[str, ...], as_json: bool) -> None:
-    r"""Copy the messages of all queues into FILE (-: stdout), while the server serves; nothing is taken.
+    r"""Copy all messages to FILE (-: stdout), taking none.
 
-    One JSON object a line, in the order of delivery, with what `import` needs to enqueue them again: body (as base64),
-    headers, priority, when a delay ends and a ttl runs out. Leased messages are among them, for they are not done. FILE
-    is replaced once the copy is complete and on the disk; until then it is called FILE.part.
+    The server may keep running. Writes one JSON object per line, in the order of delivery, with everything that
+    `import` needs: body (as base64), headers, priority, and the ends of delay and ttl. Includes leased messages,
+    because they are not done. Writes FILE.part and renames it to FILE once the copy is complete and on the disk. If
+    FILE is a symbolic link, replaces its target; writes to a pipe or a device directly.
 
     \b
     Examples:
@@ -80,17 +84,50 @@ def _export(client: SQClient, queue: str, out: BinaryIO, meter: Meter) -> None:
 
 @contextlib.contextmanager
 def _written(file: str) -> Iterator[BinaryIO]:
-    """Yield what is to be written to; a file appears when all of it is on the disk. Only its owner can read it."""
+    """Yield the stream to write to. A regular file appears once it is complete and on the disk, readable by its owner.
+
+    Follows symbolic links and replaces only a regular file. Writes to a pipe or a device directly.
+
+    Raises:
+        ClickException: the file is none of these.
+    """
     if file == STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    part = f"{file}.part"
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+    place = os.path.realpath(file)
+    if _is_stream(file, place):
+        with open(file, "wb") as out:
+            yield out
+        return
+    part = f"{place}.part"
+    if os.path.lexists(part):  # left by an export that was killed
+        if not stat.S_ISREG(os.lstat(part).st_mode):
+            raise click.ClickException(f"{part}: is in the way, and not a regular file")
+        os.unlink(part)
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         yield out
         out.flush()
         os.fsync(out.fileno())
-    os.replace(part, file)
+    os.replace(part, place)
+
+
+def _is_stream(file: str, place: str) -> bool:
+    """Return whether to write to `file`, which resolves to `place`, directly; False: it is or will be a regular file.
+
+    Raises:
+        ClickException: it is something else, such as a disk.
+    """
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISREG(status.st_mode):
+        # A name such as /dev/fd/3 resolves to an open file that may have been renamed or removed.
+        return not (os.path.exists(place) and os.path.samestat(status, os.stat(place)))
+    if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode):
+        return True
+    raise click.ClickException(f"{file}: is neither a regular file nor a pipe or a terminal")
 
 
 @click.command("import")
@@ -98,17 +135,19 @@ def _written(file: str) -> Iterator[BinaryIO]:
 @target(queue=False)
 @as_json
 def import_(target: Target, file: str, as_json: bool) -> None:
-    r"""Enqueue the messages of FILE (-: stdin), which `export` made.
+    r"""Enqueue the messages of FILE (-: stdin), written by `export`.
 
-    They are new messages: with new ids, at the end of their queues, no attempt made yet, enqueued now. Delays and ttls
-    go on as if nothing had happened; what has expired meanwhile is left out. Repeated within 5 minutes, it enqueues
-    nothing twice: that is how to go on after an error, or behind the lines that it says are done.
+    They become new messages: new ids, at the end of their queues, no attempts, enqueued now. Delays and ttls end at the
+    same times as before; expired messages are left out. Repeated within 5 minutes, it enqueues nothing twice: so after
+    an error run it again, or continue after the lines that it reported as done.
 
     \b
     Examples:
       stiqueue import backup.jsonl
       tail -n +5001 backup.jsonl | stiqueue import -
     """
+    if file == STANDARD:
+        need("stdin")
     size = None if file == STANDARD else os.path.getsize(file)
     with target.client() as client, Meter("importing", size) as meter:
         done = _Import(client, meter)
@@ -124,7 +163,7 @@ def import_(target: Target, file: str, as_json: bool) -> None:
 
 
 class _Import:
-    """One import, and how far it has come."""
+    """One import and its progress."""
 
     def __init__(self, client: SQClient, meter: Meter) -> None:
         self.enqueued = self.repeated = self.expired = self.lines = 0
@@ -151,9 +190,9 @@ class _Import:
             try:
                 receipt = put(self._client, batch)
             except InvalidRequest as error:
-                if error.reason != "MESSAGE_TOO_LARGE" or number == 1:
+                if error.reason != "MESSAGE_TOO_LARGE" or not error.is_refusal or number == 1:
                     raise
-                for half in group.halves():  # this server takes smaller requests than others
+                for half in group.halves():  # this server accepts only smaller requests
                     self._put(half)
                 return
             if receipt.duplicate:

@@ -1,4 +1,4 @@
-"""The exit codes of the command, and which error ends with which."""
+"""The exit codes of the command, and the code of each error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stiqueue import errors
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ended."""
+    """The outcome of a command."""
 
     DONE = 0
     FAILED = 1
@@ -26,10 +26,10 @@ MEANINGS = {
     ExitCode.DONE: "done",
     ExitCode.FAILED: "an error; one line on stderr says which",
     ExitCode.USAGE: "a wrong option, or a value or message out of range; nothing was changed",
-    ExitCode.NOTHING: "nothing there, or not within --timeout",
+    ExitCode.NOTHING: "no message, or none within --timeout",
     ExitCode.UNAVAILABLE: "the server cannot be reached",
-    ExitCode.FULL: "a bound of the server is reached, such as a full queue",
-    ExitCode.DENIED: "the server asks for a token, or for one with more rights",
+    ExitCode.FULL: "the server is at a limit, such as a full queue",
+    ExitCode.DENIED: "the server requires a token, or one with more rights",
     ExitCode.INTERRUPTED: "Ctrl-C",
     ExitCode.BROKEN_PIPE: "the reader of the output went away",
     ExitCode.TERMINATED: "SIGTERM",
@@ -44,5 +44,5 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 
 def exit_code(error: Exception) -> ExitCode:
-    """Return the code that a command ends with after `error`."""
+    """Return the exit code for `error`."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)

@@ -1,4 +1,4 @@
-"""``stiqueue completion``: what a shell needs to complete our commands, options and queues."""
+"""``stiqueue completion``: shell completion of commands, options and queue names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from stiqueue.cli.output import write
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print the completion of commands, options and queues for a shell.
+    r"""Print the completion script for a shell.
+
+    It completes commands, options and queue names. To install it:
 
     \b
       bash:  echo 'eval "$(stiqueue completion bash)"' >> ~/.bashrc

@@ -12,24 +12,24 @@ from stiqueue.cli.codes import ExitCode
 from stiqueue.cli.deq import Print, printer, prints_messages
 from stiqueue.cli.meter import Meter
 from stiqueue.cli.options import WORKER_SECONDS, Target, duration, target
-from stiqueue.cli.output import note, on_terminal, show_json
+from stiqueue.cli.output import need, note, on_terminal, show_json
 from stiqueue.cli.shell import ShellCommand, status_text
 from stiqueue.cli.worker import Worker
+from stiqueue.client.options import LONGEST_RETRY_DELAY
 from stiqueue.limits import MAX_DELAY, MAX_PREFETCH
 from stiqueue.message import Message
-from stiqueue.options import LONGEST_RETRY_DELAY
 from stiqueue.sqclient import SQClient
 
 NOT_STARTED = (126, 127)
-"""How a shell ends that cannot run or find a command."""
+"""The exit statuses of a shell that cannot run or find a command."""
 
 
 @click.command()
 @click.option("--exec", "command", metavar="CMD", help="Run CMD in the shell for each message instead of printing it.")
 @duration(
     "--retry-delay",
-    text="With --exec: how long a message whose command failed waits for its second attempt; the wait doubles with "
-    "each further one, up to an hour. 0: try again at once, before all others.",
+    text="With --exec: the delay before the second attempt of a message whose command failed; it doubles with "
+    "each further attempt, up to an hour. 0: retry at once, before all others.",
     default=1.0,
     most=LONGEST_RETRY_DELAY,
 )
@@ -39,10 +39,10 @@ NOT_STARTED = (126, 127)
     default=1,
     show_default=True,
     metavar="N",
-    help="How many messages are sent ahead: more is faster, fewer share better among consumers.",
+    help="How many messages the server sends ahead: more is faster, fewer share better among consumers.",
 )
 @duration(
-    "--timeout", text="End after this long without a message; 0: when none is ready; default: never.", most=MAX_DELAY
+    "--timeout", text="Stop after this long without a message; 0: when none is ready; default: never.", most=MAX_DELAY
 )
 @prints_messages
 @target(waits="--connect-timeout", server_seconds=WORKER_SECONDS)
@@ -60,17 +60,17 @@ def consume(
 ) -> None:
     r"""Handle messages one after the other until stopped.
 
-    Without --exec each body is printed, and acknowledged once it is written and flushed.
+    Without --exec, prints each body and acks the message once the body is written and flushed.
 
-    With --exec each message becomes the stdin of a shell command. Its environment has STIQUEUE_ID, STIQUEUE_ATTEMPT,
-    STIQUEUE_QUEUE, STIQUEUE_PRIORITY, STIQUEUE_ENQUEUE_TIME_MS, a STIQUEUE_HEADER_<KEY> for each header,
-    STIQUEUE_HEADERS (all of them as JSON), and STIQUEUE_HOST and STIQUEUE_PORT, so that a `stiqueue enq` in it reaches
-    the same server. Exit status 0 acknowledges the message, any other gives it back for another attempt. 126 and 127
-    (the command cannot be run) end the loop as well, instead of failing every message. With --json, a line tells how
-    each message went.
+    With --exec, runs a shell command for each message, with the body on stdin. Its environment has STIQUEUE_ID,
+    STIQUEUE_ATTEMPT, STIQUEUE_QUEUE, STIQUEUE_PRIORITY, STIQUEUE_ENQUEUE_TIME_MS, a STIQUEUE_HEADER_<KEY> for each
+    header, STIQUEUE_HEADERS (all of them as JSON), and STIQUEUE_HOST and STIQUEUE_PORT, so that a `stiqueue enq` in it
+    reaches the same server. Exit status 0 acks the message, any other gives it back for another attempt. 126 and 127
+    (the command cannot be run) also end the loop, instead of failing every message. With --json, prints a line with the
+    outcome of each message.
 
-    Ctrl-C and SIGTERM let the message under way finish; what was sent ahead goes back to its old place. A second one
-    stops the command as well. Ends with 0 when it ran out of messages or by SIGTERM.
+    Ctrl-C and SIGTERM let the current message finish and give back messages that were sent ahead. A second signal also
+    stops the command. Exits with 0 when it runs out of messages or after SIGTERM.
 
     \b
     Examples:
@@ -81,6 +81,8 @@ def consume(
     show = None if command is not None and not (null or raw) else printer(as_json, null, raw)
     if command is not None and show is not None:
         raise click.UsageError("--exec prints no messages: leave out --null and --raw")
+    if as_json:
+        need("stdout")
     with target.client(retry_delay=retry_delay) as client:
         if show is not None:
             with Meter("consuming", hidden=on_terminal()) as meter:
@@ -104,17 +106,17 @@ def _printing(show: Print, meter: Meter) -> Callable[[Message], bool]:
 
 
 class Handler:
-    """Lets a shell command handle messages, and settles each by its exit status."""
+    """Runs a shell command for each message and settles it by the exit status."""
 
     def __init__(self, client: SQClient, shell: ShellCommand, as_json: bool) -> None:
-        """Run `shell` for messages of `client`, whose back-off decides when a failed one is tried again."""
+        """Run `shell` for messages of `client`, whose back-off sets the delay of failed ones."""
         self._client = client
         self._shell = shell
         self._as_json = as_json
         self._killed = False
 
     def handle(self, message: Message) -> bool:
-        """Run the command and settle the message; return True: it is settled."""
+        """Run the command and settle the message; always return True, for settled."""
         started = time.monotonic()
         status = self._shell.run(message)
         seconds = time.monotonic() - started
@@ -132,12 +134,12 @@ class Handler:
             again = f"requeued for {delay:g} s" if delay else "requeued"
             note(f"message {message.id}, attempt {message.attempt}: {status_text(status)}, {again}")
         if not in_time:
-            note(f"message {message.id} was {outcome} too late: it is or was delivered again")
+            note(f"message {message.id} was {outcome} too late: its lease had ended, so it is delivered again")
         if status in NOT_STARTED:
-            raise click.ClickException(f"the command of --exec cannot be run: {status_text(status)}")
+            raise click.ClickException(f"cannot run the command of --exec: {status_text(status)}")
         return True
 
     def kill(self) -> None:
-        """Stop the command that runs; its message goes back at once unless it ends well."""
+        """Send SIGTERM to the running command; its message goes back at once unless the command succeeds."""
         self._killed = True
         self._shell.kill(signal.SIGTERM)

@@ -9,7 +9,7 @@ import click
 from stiqueue.cli.codes import ExitCode
 from stiqueue.cli.meter import Meter
 from stiqueue.cli.options import Callback, Target, as_json, duration, target
-from stiqueue.cli.output import message_row, note, on_terminal, show_json, write
+from stiqueue.cli.output import message_row, need, note, on_terminal, show_json, write
 from stiqueue.limits import MAX_DELAY
 from stiqueue.message import Message
 
@@ -17,16 +17,17 @@ Print = Callable[[Message], None]
 
 
 def prints_messages(command: Callback) -> Callback:
-    """Give a command the options that say how messages are printed; `printer` understands them."""
-    raw = click.option("--raw", is_flag=True, help="Print the bodies alone, with nothing after them.")
-    null = click.option("-0", "--null", is_flag=True, help="Print NUL instead of a new line after each body.")
+    """Add the output options of a command; pass them to `printer`."""
+    raw = click.option("--raw", is_flag=True, help="Print the bodies with nothing after them.")
+    null = click.option("-0", "--null", is_flag=True, help="Print NUL instead of a newline after each body.")
     return null(raw(as_json(command)))
 
 
 def printer(as_json: bool, null: bool, raw: bool) -> Print:
-    """Return a function that prints a message, and returns once the operating system has it."""
+    """Return a function that prints a message and returns once the operating system has the output."""
     if as_json + null + raw > 1:
-        raise click.UsageError("--json, --null and --raw: only one of them")
+        raise click.UsageError("--json, --null and --raw: give only one of them")
+    need("stdout")
     if as_json:
         return lambda message: show_json(message_row(message))
     end = b"" if raw else b"\0" if null else b"\n"
@@ -58,9 +59,8 @@ def deq(
 ) -> None:
     r"""Take messages and print their bodies.
 
-    A message is acknowledged after its body was written to stdout and flushed. When the command is stopped or stdout
-    fails before that, the message goes back to its old place in the queue. Ends with exit code 3 when fewer than COUNT
-    messages came in time.
+    Acks a message after writing its body to stdout and flushing it. If the command is stopped or stdout fails before
+    that, the message returns to its old place in the queue. Exits with 3 if fewer than COUNT messages came in time.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def deq(
     show = printer(as_json, null, raw)
     with target.client(ack_required=not no_ack) as client, Meter("dequeueing", count, hidden=on_terminal()) as meter:
         while meter.messages < count:
-            message = client.deq(timeout)  # acks the one before
+            message = client.deq(timeout)  # acks the previous one
             if message is None:
                 break
             show(message)

@@ -14,14 +14,16 @@ from stiqueue.cli.lines import Readable, read_batches, read_whole
 from stiqueue.cli.meter import Meter
 from stiqueue.cli.options import Target, as_json, duration, target
 from stiqueue.cli.output import messages as words
-from stiqueue.cli.output import note, show_result
+from stiqueue.cli.output import need, note, show_result
 from stiqueue.cli.signals import last_words
-from stiqueue.errors import InvalidRequest, StiQueueError, Unavailable
+from stiqueue.client.enqueue import grouped
+from stiqueue.client.options import BATCH_BYTES
+from stiqueue.errors import StiQueueError
 from stiqueue.limits import MAX_DELAY, MAX_PRIORITY, MAX_TTL
 from stiqueue.sqclient import SQClient
 
 MANY = 1_000
-"""From how many messages on it is told how fast they went."""
+"""The number of messages from which the result includes the rate."""
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -33,18 +35,26 @@ def _header(text: str) -> tuple[str, str]:
 
 @click.command()
 @click.argument("messages", nargs=-1, metavar="[MESSAGE]...")
-@click.option("-0", "--null", is_flag=True, help="Messages on stdin end with NUL instead of a new line.")
+@click.option("-0", "--null", is_flag=True, help="Messages on stdin end with NUL instead of a newline.")
 @click.option("--whole", is_flag=True, help="All of stdin is one message.")
 @click.option(
-    "--priority", type=click.IntRange(0, MAX_PRIORITY), default=0, metavar="0..255", help="Higher is delivered first."
+    "--priority",
+    type=click.IntRange(0, MAX_PRIORITY),
+    default=0,
+    metavar="0..255",
+    help="The highest is delivered first.",
 )
-@duration("--delay", text="How long they cannot be delivered.", default=0.0, most=MAX_DELAY)
-@duration("--ttl", text="How long they live before they are dropped; default: for ever.", most=MAX_TTL)
-@click.option("--header", "headers", type=_header, multiple=True, metavar="KEY=VALUE", help="Repeat it for several.")
+@duration("--delay", text="How long to hide the messages from consumers.", default=0.0, most=MAX_DELAY)
+@duration("--ttl", text="Drop messages not taken after this long; default: never.", most=MAX_TTL)
+@click.option("--header", "headers", type=_header, multiple=True, metavar="KEY=VALUE", help="Add a header; repeatable.")
 @click.option(
     "--request-id", metavar="ID", help="Enqueue one message once: within 5 minutes the same id enqueues nothing more."
 )
-@click.option("--block", is_flag=True, help="When the queue is full, wait for room for up to --timeout.")
+@click.option("--key", metavar="KEY", help="Work on the messages of this key in order and one at a time.")
+@click.option(
+    "--unique-key", metavar="KEY", help="Enqueue one message unless one with this unique key is in the queue."
+)
+@click.option("--block", is_flag=True, help="If the queue is full, wait for room for up to --timeout.")
 @target()
 @as_json
 def enq(
@@ -54,13 +64,14 @@ def enq(
     whole: bool,
     headers: tuple[tuple[str, str], ...],
     request_id: str | None,
+    unique_key: str | None,
     as_json: bool,
     **properties: Any,
 ) -> None:
     r"""Enqueue messages.
 
-    Each MESSAGE is one message; without any, each line of stdin is. Returns when the server has them as safe as it
-    promises. Lines are sent as they come in: many at once when they come fast, at once when they come slowly.
+    Each MESSAGE is one message; without arguments, each line of stdin is. Returns once the server has confirmed them.
+    Sends lines as they arrive: in batches if they arrive fast, at once if they arrive slowly.
 
     \b
     Examples:
@@ -68,23 +79,29 @@ def enq(
       stiqueue enq --queue mail --priority 9 --header to=ann@example.org < letter.txt --whole
       find . -name '*.jpg' -print0 | stiqueue enq -0 --queue thumbnails
       tail -F access.log | stiqueue enq --queue log
+      stiqueue enq --queue invoices --key customer-17 "invoice 4711"
+      stiqueue enq --queue reports --unique-key nightly "make the report"
     """
     if messages and (null or whole):
-        raise click.UsageError("MESSAGE and --null or --whole: the messages are arguments or on stdin")
+        raise click.UsageError("--null and --whole read stdin: leave out MESSAGE")
     if null and whole:
-        raise click.UsageError("--null and --whole: stdin is one message or several")
+        raise click.UsageError("--null and --whole: give only one of them")
     if request_id is not None and not (whole or len(messages) == 1):
-        raise click.UsageError("--request-id is for one message: a single MESSAGE or --whole")
+        raise click.UsageError("--request-id needs exactly one message: a single MESSAGE or --whole")
+    if unique_key is not None and not (whole or len(messages) == 1):
+        raise click.UsageError("--unique-key needs exactly one message: a single MESSAGE or --whole")
     properties["headers"] = dict(headers)
     with target.client() as client, _meter(reads=not messages) as meter:
         message_id = None
         if whole or len(messages) == 1:
             body = os.fsencode(messages[0]) if messages else read_whole(_stdin())
-            message_id = client.enq(body, request_id=request_id, **properties)
+            message_id = client.enq(body, request_id=request_id, unique_key=unique_key, **properties)
             meter.messages = 1
         else:
             arguments = [os.fsencode(message) for message in messages]
-            batches = [arguments] if arguments else read_batches(_stdin(), b"\0" if null else b"\n")
+            # One request per batch: a refused batch is split and sent again, so it must not be enqueued in part.
+            separator = b"\0" if null else b"\n"
+            batches = grouped(arguments, BATCH_BYTES) if arguments else read_batches(_stdin(), separator)
             _enqueue(client, batches, meter, properties)
     count = meter.messages
     value = {"queue": target.queue, "count": count} | ({} if message_id is None else {"id": message_id})
@@ -97,7 +114,7 @@ def enq(
 
 
 def _enqueue(client: SQClient, batches: Iterable[list[bytes]], meter: Meter, properties: dict[str, Any]) -> None:
-    """Enqueue batch after batch; whatever goes wrong, it is told how many messages were enqueued before."""
+    """Enqueue batch after batch; an error or a signal reports how many messages were enqueued before."""
     with last_words(lambda: f"stopped with {words(meter.messages)} enqueued"):
         for batch in batches:
             _enqueue_batch(client, batch, meter, properties)
@@ -107,28 +124,29 @@ def _enqueue_batch(client: SQClient, batch: list[bytes], meter: Meter, propertie
     try:
         client.enq_many(batch, **properties)
     except StiQueueError as error:
-        if isinstance(error, InvalidRequest) and error.reason == "MESSAGE_TOO_LARGE" and len(batch) > 1:
-            # The batch, or one of its messages, is larger than this server allows: take smaller batches.
+        if error.reason == "MESSAGE_TOO_LARGE" and error.is_refusal and len(batch) > 1:
+            # The batch, or one of its messages, is above this server's limit: use smaller batches.
             half = len(batch) // 2
             _enqueue_batch(client, batch[:half], meter, properties)
             _enqueue_batch(client, batch[half:], meter, properties)
             return
         told = f"{error}; {words(meter.messages)} enqueued before"
-        if isinstance(error, Unavailable):
+        if not error.is_refusal:
             told += f", and perhaps the {len(batch):,} after them"
         raise type(error)(told, error.reason) from error
     meter.add(len(batch), sum(map(len, batch)) + len(batch))
 
 
 def _stdin() -> Readable:
+    need("stdin")
     if sys.stdin.isatty():
         note("reading messages from the terminal; Ctrl-D ends them")
-    stream: Any = sys.stdin.buffer  # typed as if it could not read what there is
+    stream: Any = sys.stdin.buffer  # its type lacks read1
     return cast(Readable, stream)
 
 
 def _meter(reads: bool) -> Meter:
-    """Return a meter, of the bytes of stdin when that is a file."""
+    """Return a meter; if stdin is a file, it counts the bytes."""
     try:
         status = os.fstat(sys.stdin.fileno()) if reads else None
     except (OSError, ValueError):

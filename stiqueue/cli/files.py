@@ -1,4 +1,4 @@
-"""``stiqueue check`` and ``salvage``: the data file of a server that does not run."""
+"""``stiqueue check`` and ``salvage``: the data file of a stopped server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stiqueue.cli.meter import working
 from stiqueue.cli.options import as_json
 from stiqueue.cli.output import messages, show_json, show_result, write
 
-_PATH = click.Path()  # that it exists is told by those who read it: of a data file, a log alone may be left
+_PATH = click.Path()  # not checked for existence here: only the log of a data file may be left
 
 
 @click.command()
@@ -19,16 +19,19 @@ _PATH = click.Path()  # that it exists is told by those who read it: of a data f
 @as_json
 @click.pass_context
 def check(context: click.Context, file: str, as_json: bool) -> None:
-    """Check the data file FILE of a server that does not run, as the server does at its start, and every message in it.
+    """Check the data file FILE of a stopped server.
 
-    Changes nothing. Ends with exit code 1 when the file is damaged.
+    Checks everything that the server checks at startup, and every message. Changes nothing. Exits with 1 if the file is
+    damaged.
     """
-    from stiqueue.engines import salvage as salvaging
+    from stiqueue.engines.sqlite.damage import salvage as salvaging
 
     with working("checking"):
         report = salvaging.check(file)
     if as_json:
-        show_json({**dataclasses.asdict(report), "path": str(report.path), "good": not report.problems})
+        row = dataclasses.asdict(report) | {"path": str(report.path), "good": not report.problems} | report.loss.row
+        del row["loss"]
+        show_json(row)
     else:
         write("".join(f"{line}\n" for line in report.lines).encode())
     if report.problems:
@@ -40,13 +43,13 @@ def check(context: click.Context, file: str, as_json: bool) -> None:
 @click.argument("out", type=_PATH)
 @as_json
 def salvage(file: str, out: str, as_json: bool) -> None:
-    """Copy every message that can be read in the damaged data file FILE into a new one, OUT.
+    """Copy the readable messages of a damaged FILE to OUT.
 
-    Changes nothing in FILE, and refuses to write over OUT. Start a server on OUT then, with --data.
+    Both are data files. Does not change FILE, and does not overwrite OUT. Afterwards start a server with --data OUT.
     """
-    from stiqueue.engines import salvage as salvaging
+    from stiqueue.engines.sqlite.damage import salvage as salvaging
 
     with working("salvaging"):
         done = salvaging.salvage(file, out)
-    sentence = f"saved {messages(done.saved)} in {out}, {done.lost:,} are lost as far as is known"
-    show_result({"out": out, **dataclasses.asdict(done)}, sentence, as_json)
+    sentence = f"saved {messages(done.saved)} in {out}, {done.loss.words}"
+    show_result({"out": out, "saved": done.saved, **done.loss.row}, sentence, as_json)

@@ -1,4 +1,4 @@
-"""Keys of a terminal, one by one."""
+"""Reads single keys from the terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ POLL_SECONDS = 0.1
 
 
 class Keys:
-    """Reads single keys in a ``with`` block; without a terminal there are none."""
+    """Reads single keys in a ``with`` block; without a terminal it reads none."""
 
     def __init__(self) -> None:
         self._before: Any = None
 
     def wait(self, seconds: float, until: Sized = ()) -> str:
-        """Wait for a key, for up to `seconds` and while `until` is empty; return it in lower case, or nothing."""
+        """Wait for a key for up to `seconds`, while `until` is empty; return it in lower case, or ""."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not until:
             if not sys.stdin.isatty():

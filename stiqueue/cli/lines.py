@@ -1,32 +1,32 @@
-"""The messages in a stream of bytes, such as lines."""
+"""Splits a byte stream into messages, such as lines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Protocol
 
-from stiqueue.enqueueing import BATCH_MESSAGES
+from stiqueue.client.enqueue import BATCH_MESSAGES
+from stiqueue.client.options import BATCH_BYTES
 from stiqueue.errors import InvalidRequest
-from stiqueue.options import BATCH_BYTES
 
 CHUNK_BYTES = BATCH_BYTES // 2
 LARGEST_BYTES = 1 << 30
-"""Where reading one message ends: no server takes a larger one."""
+"""The largest message to read: no server accepts a larger one."""
 
 
 class Readable(Protocol):
-    """A stream that returns what there is, waiting only when there is nothing."""
+    """A stream that returns the available bytes and blocks only if there are none."""
 
     def read1(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; b"" at the end."""
         ...
 
 
 def read_batches(stream: Readable, separator: bytes) -> Iterator[list[bytes]]:
-    """Iterate over the messages between separators, in batches of what has come in, each for one request.
+    """Iterate over the messages between separators, in batches of one request each.
 
-    So a fast writer fills its batches, and what a slow one writes is passed on at once. The separators are left out;
-    the last message may do without.
+    A batch has the messages that have arrived: a fast writer fills its batches, and a slow writer's messages go out at
+    once. Drops the separators; the last message needs none.
 
     Raises:
         InvalidRequest: a message is larger than 1 GiB.
@@ -54,7 +54,7 @@ def read_batches(stream: Readable, separator: bytes) -> Iterator[list[bytes]]:
 
 
 def read_whole(stream: Readable) -> bytes:
-    """Return everything as one message.
+    """Return the whole stream as one message.
 
     Raises:
         InvalidRequest: it is larger than 1 GiB.

@@ -1,7 +1,8 @@
-"""``stiqueue cnt``, ``peek`` and ``queues``: looking without taking."""
+"""``stiqueue cnt``, ``peek`` and ``queues``: look at queues without taking messages."""
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from stiqueue.cli.codes import ExitCode
 from stiqueue.cli.options import Target, as_json, target
-from stiqueue.cli.output import counts_row, message_row, note, show_result
+from stiqueue.cli.output import counts_row, message_row, note, on_terminal, show_result
 from stiqueue.cli.tables import Column, age, number, show_rows, size
 from stiqueue.message import DEAD_SUFFIX, State
 
@@ -24,33 +25,40 @@ QUEUE = Column("queue", right=False, flexible=True, style=_dead_style)
 READY = Column("ready", shown=number, style=lambda count: "green" if count else "dim")
 LEASED = Column("leased", shown=number, style=lambda count: "yellow" if count else "dim")
 DELAYED = Column("delayed", shown=number, style=lambda count: "cyan" if count else "dim")
+PAUSED = Column(
+    "paused", shown=lambda paused: "yes" if paused else "-", extra=True, style=lambda paused: "red" if paused else ""
+)
 CONSUMERS = Column("consumers", shown=number, extra=True)
 BYTES = Column("bytes", "size", size, extra=True)
 OLDEST_READY = Column("oldest_ready_age_ms", "oldest", age, extra=True)
 OLDEST_LEASE = Column("oldest_lease_age_ms", "held", age, extra=True)
+DEAD = Column("dead_lettered", "dead", number, extra=True, style=lambda count: "red" if count else "")
 QUEUE_COLUMNS = [
     QUEUE,
     READY,
     LEASED,
     DELAYED,
+    PAUSED,
     CONSUMERS,
     BYTES,
     OLDEST_READY,
     OLDEST_LEASE,
+    Column("blocked", shown=number, extra=True),
     Column("enqueued", "in", number, extra=True),
     Column("acked", shown=number, extra=True),
     Column("requeued", "back", number, extra=True),
     Column("expired", shown=number, extra=True),
-    Column("dead_lettered", "dead", number, extra=True, style=lambda count: "red" if count else ""),
+    DEAD,
 ]
 
 SHOWN_BODY = 200
-"""How many characters of a body `peek` shows unless asked for all."""
+"""The characters of a body that `peek` shows without --full."""
 MESSAGE_COLUMNS = [
     Column("id", style=lambda _: "bold"),
     Column("state", right=False, style=lambda state: STATE_STYLES.get(state, "")),
     Column("attempt"),
     Column("priority", extra=True),
+    Column("key", right=False, flexible=True, extra=True),
     Column("state_age_ms", "age", age),
     Column("due_ms", "due in", age),
     Column("consumer", "held by", right=False, flexible=True),
@@ -63,7 +71,10 @@ MESSAGE_COLUMNS = [
 @target()
 @as_json
 def cnt(target: Target, as_json: bool) -> None:
-    """Print how many messages are ready; with --json all counts of the queue."""
+    """Print the number of ready messages.
+
+    With --json, prints all counts of the queue.
+    """
     with target.client() as client:
         counts = client.counts()
     show_result(counts_row(counts), str(counts.ready), as_json)
@@ -76,20 +87,20 @@ def cnt(target: Target, as_json: bool) -> None:
     type=click.Choice([state.name.lower() for state in State]),
     default="ready",
     show_default=True,
-    help="Which messages: ready to be delivered, leased by a consumer, or delayed.",
+    help="Show messages that are ready, leased by a consumer, or delayed.",
 )
 @click.option("--after-id", type=click.IntRange(0, 2**64 - 1), default=0, metavar="ID", help="Only greater ids.")
-@click.option("--full", is_flag=True, help="Show bodies in their full length.")
+@click.option("--full", is_flag=True, help="Show whole bodies.")
 @target()
 @as_json
 @click.pass_context
 def peek(
     context: click.Context, target: Target, count: int, state: str, after_id: int, full: bool, as_json: bool
 ) -> None:
-    r"""Look at messages without taking them: the leased, then the ready in their order, then the delayed.
+    r"""Look at messages without taking them.
 
-    Shows of each its id, state, deliveries so far, priority, how long it has been in this state, when it is due and who
-    holds it. Ends with exit code 3 when there is none.
+    Shows the next 10 ready messages, in the order of delivery. With `--state all`: leased messages first, then ready
+    ones, then delayed ones. Exits with 3 if there is none.
 
     \b
     Examples:
@@ -109,9 +120,9 @@ def peek(
 @target(queue=False)
 @as_json
 def queues(target: Target, as_json: bool) -> None:
-    """List the queues that hold messages or have consumers.
+    """List the queues in use: with messages or consumers.
 
-    Shows how many messages each has, in which states and how old, and how many went which way since the server started.
+    Shows the number of messages in each state, their ages, and totals since the server started.
     """
     with target.client() as client:
         counts = client.queues()
@@ -122,10 +133,12 @@ def queues(target: Target, as_json: bool) -> None:
 
 
 def _readable(row: dict[str, Any], full: bool) -> dict[str, Any]:
-    """Return the row of a message as people want it: headers and body in one line, and how long until it is due."""
+    """Return the row of a message for people: headers and body on one line, and the time until it is due."""
     body = row["body"] if row["encoding"] == "utf-8" else f"base64 {row['body']}"
     if not full and len(body) > SHOWN_BODY:
         body = body[: SHOWN_BODY - 1] + "\N{HORIZONTAL ELLIPSIS}"
     due = row["ready_time_ms"] - time.time() * 1_000 if row["ready_time_ms"] else 0
-    headers = " ".join(f"{key}={value}" for key, value in row["headers"].items())
-    return row | {"body": body, "headers": headers, "due_ms": max(0, round(due))}
+    # In a pipe as JSON: a value may contain anything.
+    pairs = row["headers"]
+    headers = " ".join(f"{key}={value}" for key, value in pairs.items()) if on_terminal() else json.dumps(pairs)
+    return {"key": ""} | row | {"body": body, "headers": headers, "due_ms": max(0, round(due))}

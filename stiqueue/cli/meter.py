@@ -1,4 +1,4 @@
-"""How long work goes on: on stderr, when somebody watches."""
+"""Progress bars on stderr, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from stiqueue.cli.output import messages
+from stiqueue.cli.output import has_rich, messages
 from stiqueue.cli.signals import last_words
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PATIENCE_SECONDS = 0.5
-"""Work that is done sooner needs no bar."""
+"""Shorter work shows no bar."""
 
 
 class Meter:
-    """Counts messages, and shows how many there are and how fast they come; use it in a ``with`` block."""
+    """Counts messages and shows their number and rate; use it in a ``with`` block."""
 
     def __init__(self, doing: str, total: float | None = None, hidden: bool = False) -> None:
-        """Count towards `total` steps (of messages or bytes, as `add` counts them), if that is known.
+        """Count towards `total` steps: messages, or bytes, as passed to `add`.
 
         Args:
-            doing: what the work is.
-            total: how many steps there are.
-            hidden: show nothing: what the work prints is seen on the same terminal.
+            doing: the name of the work.
+            total: the number of steps; None: unknown.
+            hidden: show nothing, because the work prints to the same terminal.
         """
         self.messages = 0
         self._doing = doing
         self._total = total
         self._steps = 0.0
         self._started = time.monotonic()
-        self._watched = sys.stderr.isatty() and not hidden
+        self._watched = sys.stderr.isatty() and not hidden and has_rich()
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._until_the_end = ExitStack()
 
     @property
     def seconds(self) -> float:
-        """How long it has been counting."""
+        """Seconds since it started counting."""
         return time.monotonic() - self._started
 
     def add(self, messages: int, steps: float | None = None) -> None:
-        """Count `messages`, and `steps` of the total; default: as many."""
+        """Count `messages`, and `steps` of the total (default: the same number)."""
         self.messages += messages
         self._steps += messages if steps is None else steps
         if self._watched and self.seconds > PATIENCE_SECONDS:
@@ -72,7 +72,7 @@ class Meter:
 
 
 def _bar(doing: str, total: float | None) -> tuple[Progress, TaskID]:
-    """Return a bar on stderr that goes away when it is stopped."""
+    """Return a bar on stderr that disappears when stopped."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -93,8 +93,8 @@ def _bar(doing: str, total: float | None) -> tuple[Progress, TaskID]:
 
 @contextmanager
 def working(doing: str) -> Iterator[None]:
-    """Show that work of unknown length goes on."""
-    if not sys.stderr.isatty():
+    """Show a spinner during work of unknown length."""
+    if not (sys.stderr.isatty() and has_rich()):
         yield
         return
     from rich.console import Console

@@ -13,10 +13,10 @@ from stiqueue.cli.options import WORKER_SECONDS, Target, as_json, duration, targ
 from stiqueue.cli.output import messages as words
 from stiqueue.cli.output import note, show_result
 from stiqueue.cli.signals import last_words
+from stiqueue.client.move import Move
 from stiqueue.errors import StiQueueError
-from stiqueue.hosts import host_and_port
 from stiqueue.limits import MAX_DELAY, queue_name
-from stiqueue.moving import Move
+from stiqueue.wire.hosts import host_and_port
 
 DEFAULT_PORT = 1234
 
@@ -47,11 +47,13 @@ def _to_options(command: Any) -> Any:
 
 @click.command()
 @click.argument("to", metavar="HOST[:PORT]", callback=_address)
-@click.option("--to-queue", metavar="NAME", callback=_name, help="The queue there; default: of the same name.")
-@click.option("--flat", is_flag=True, help="Leave out priorities, for a server without; the order stays as it is.")
+@click.option(
+    "--to-queue", metavar="NAME", callback=_name, help="The queue on the other server; default: the same name."
+)
+@click.option("--flat", is_flag=True, help="Drop priorities, for a server without them; the order stays the same.")
 @duration(
     "--timeout",
-    text="End after this long without a message that is ready; for what is delayed, or still comes in.",
+    text="Stop after this long without a ready message; for messages that are delayed or still coming in.",
     default=0.0,
     most=MAX_DELAY,
 )
@@ -67,14 +69,14 @@ def move(
     as_json: bool,
     **others: Any,
 ) -> None:
-    r"""Move the messages of a queue to the server at HOST[:PORT], while both serve.
+    r"""Move a queue to the server at HOST[:PORT].
 
-    For example from a server with a data file to a cluster. What is ready is moved in the order of delivery, with
-    bodies, headers, priorities, and what is left of each ttl. Leased and delayed messages stay until they are ready:
-    run it again, or let it wait with --timeout.
+    Both servers may keep running. Use it, for example, to move from a server with a data file to a cluster. Moves ready
+    messages in the order of delivery, with bodies, headers, priorities, and the rest of each ttl. Leased and delayed
+    messages stay until they are ready: run it again, or let it wait with --timeout.
 
-    Killed, it loses nothing: run it again. Repeated within 5 minutes it doubles nothing either. What was under way then
-    is in the queue NAME.moving, where no other consumer gets it.
+    If it is killed, no message is lost: run it again. Within 5 minutes it duplicates none either. Messages under way
+    are in the queue NAME.moving, where no other consumer gets them.
 
     \b
     Examples:
@@ -84,18 +86,18 @@ def move(
     tls, token = security.read_tls(others, "to_"), security.read_token(others, "to_")
     host, port = to
     if (host, port, to_queue or target.queue) == (target.host, target.port, target.queue):
-        raise click.UsageError("the queue is there already: name another server, or another queue with --to-queue")
+        raise click.UsageError("source and target are the same queue: name another server, or another --to-queue")
     there = Target(host, port, to_queue or target.queue, target.server_timeout, tls, token)
     with target.client() as source, there.client() as client, Meter("moving") as meter:
         work = Move(source, client, target.queue, there.queue, flat)
         work.on_moved = meter.add
         try:
-            with last_words(lambda: f"stopped with {words(work.moved)} moved; the same command goes on"):
+            with last_words(lambda: f"stopped with {words(work.moved)} moved; run the same command to continue"):
                 left = work.run(timeout)
         except StiQueueError as error:
             raise type(error)(f"{error}; {words(work.moved)} moved before", error.reason) from error
     if work.resumed:
-        note(f"{words(work.resumed)} of them had been left in the middle by a move that was stopped")
+        note(f"{words(work.resumed)} of them came from an earlier move that was stopped")
     if left.leased or left.delayed:
         note(f"{words(left.leased + left.delayed)} stayed: {left.leased:,} leased, {left.delayed:,} delayed")
     value = {"queue": target.queue, "moved": work.moved, "resumed": work.resumed, "expired": work.expired}

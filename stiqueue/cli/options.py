@@ -1,10 +1,9 @@
-"""The options that commands share: where the server is, the queue, how long to wait, and JSON."""
+"""The options that commands share: server, queue, timeouts, and JSON."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,30 +11,28 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from stiqueue.arguments import seconds_of
 from stiqueue.cli import security
 from stiqueue.cli.output import NoteHandler
+from stiqueue.client.calls.tls import TLS
 from stiqueue.errors import StiQueueError
 from stiqueue.limits import DEFAULT_QUEUE, MAX_DELAY, queue_name
 from stiqueue.sqclient import SQClient
-from stiqueue.tls import TLS
 
 SERVER_SECONDS = 5.0
 """How long a command waits for an absent server by default."""
 WORKER_SECONDS = 60.0
-"""How long `consume` does: it outlives a restart of the server."""
+"""How long `consume` waits: enough to survive a server restart."""
 COMPLETION_SECONDS = 0.5
-"""How long the completion of a queue's name may take."""
+"""How long completing a queue name may take."""
 
 Callback = Callable[..., Any]
 Decorator = Callable[[Callback], Callback]
 
-_UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
-_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ms|[smhd]|)", re.ASCII)
-
 
 @dataclass(frozen=True)
 class Target:
-    """The server and the queue that a command is for."""
+    """The server and the queue of a command."""
 
     host: str
     port: int
@@ -45,7 +42,7 @@ class Target:
     token: str | None = field(default=None, repr=False)
 
     def client(self, ack_required: bool = True, retry_delay: float = 0.0) -> SQClient:
-        """Return a client, to be used in a ``with`` block: after an exception it gives back what it holds."""
+        """Return a client. Use it in a ``with`` block: after an exception it gives back its messages."""
         logger = logging.getLogger("stiqueue.cli")
         logger.handlers = [NoteHandler()]
         logger.propagate = False
@@ -63,11 +60,11 @@ class Target:
 
 
 def seconds(text: str) -> float:
-    """Read a duration: 90, 1.5, 250ms, 5m, 2h, 7d."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
+    """Parse a duration such as 90, 1.5, 250ms, 5m, 2h or 7d; return seconds."""
+    found = seconds_of(text)
+    if found is None:
         raise click.BadParameter(f"{text!r} is not a duration such as 90, 1.5, 250ms, 5m, 2h or 7d")
-    return float(match[1]) * _UNITS[match[2]]
+    return found
 
 
 def _queue(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -78,7 +75,7 @@ def _queue(context: click.Context, parameter: click.Parameter, value: str) -> st
 
 
 def _complete_queue(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Ask the server for its queues."""
+    """Return the server's queue names that match."""
     host, port = context.params.get("host") or "127.0.0.1", context.params.get("port") or 1234
     try:
         with SQClient(host, port, timeout=COMPLETION_SECONDS) as client:
@@ -116,15 +113,19 @@ _QUEUE: Decorator = click.option(
     shell_complete=_complete_queue,
     help="The queue.",
 )
-as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for scripts.")
+as_json: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line, for scripts."
+)
 
 
-def duration(*names: str, text: str, most: float, default: float | None = None) -> Decorator:
-    """Return an option that takes a duration of up to `most` seconds."""
+def duration(*names: str, text: str, most: float, least: float = 0.0, default: float | None = None) -> Decorator:
+    """Return an option for a duration of `least` to `most` seconds."""
 
     def check(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
         if value is not None and value > most:
             raise click.BadParameter(f"{value:g} seconds are more than {most:g}")
+        if value is not None and value < least:
+            raise click.BadParameter(f"{value:g} seconds are less than {least:g}")
         return value
 
     default_text = None if default is None else f"{default:g}"
@@ -134,12 +135,12 @@ def duration(*names: str, text: str, most: float, default: float | None = None) 
 
 
 def target(queue: bool = True, waits: str = "--timeout", server_seconds: float = SERVER_SECONDS) -> Decorator:
-    """Give a command the options that say which server, and `queue`; it gets them as its argument `target`.
+    """Add the options for the server and the queue; the command receives them as the argument `target`.
 
     Args:
-        queue: whether the command is for one queue.
-        waits: the name of the option for how long to wait for an absent server.
-        server_seconds: its default.
+        queue: whether the command works on one queue.
+        waits: the name of the timeout for an absent server.
+        server_seconds: the default of that timeout.
     """
     options: list[Decorator] = [
         *([_QUEUE] if queue else []),

@@ -1,4 +1,4 @@
-"""Messages in a file of `stiqueue export`: one JSON object a line, the body as base64, defaults left out."""
+"""The file format of `stiqueue export`: one JSON object per line, the body as base64, defaults left out."""
 
 from __future__ import annotations
 
@@ -10,46 +10,50 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stiqueue.enqueueing import BATCH_MESSAGES
+from stiqueue.client.enqueue import BATCH_MESSAGES
+from stiqueue.client.options import BATCH_BYTES
 from stiqueue.errors import InvalidRequest
+from stiqueue.limits import MAX_DELAY, MAX_TTL
 from stiqueue.message import Batch, PeekedMessage, State
-from stiqueue.options import BATCH_BYTES
 
 
 @dataclass(frozen=True)
 class Record:
-    """One message of a file."""
+    """One message in a file."""
 
     queue: str
     id: int
-    """The one it had."""
+    """The id at the time of the export."""
     enqueue_time_ms: int
     body: bytes
     priority: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     ready_time_ms: int = 0
-    """When its delay ends; 0: it has none."""
+    """The end of its delay; 0: none."""
     expire_time_ms: int = 0
-    """When its ttl runs out; 0: never."""
+    """The end of its ttl; 0: never."""
+    key: str = ""
+    unique_key: str = ""
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What messages of one request have in common."""
-        return self.queue, self.priority, self.headers, self.ready_time_ms, self.expire_time_ms
+        """The attributes that all messages of one request share."""
+        times = self.ready_time_ms, self.expire_time_ms
+        return self.queue, self.priority, self.headers, *times, self.key, self.unique_key
 
 
 @dataclass
 class Group:
-    """Messages that follow each other in a file and are enqueued in one request."""
+    """Consecutive messages of a file that are enqueued in one request."""
 
     records: list[Record]
     lines: int
-    """How many lines of the file there are up to its end."""
+    """The lines of the file up to the end of the group."""
     bytes: int
-    """How many bytes of the file it takes."""
+    """The size of the group in the file."""
 
     def halves(self) -> tuple[Group, Group]:
-        """Return two groups, for a server that takes smaller requests; the second has the last line."""
+        """Split the group in two, for a server that accepts only smaller requests."""
         half = len(self.records) // 2
         after = len(self.records) - half
         size = self.bytes // 2
@@ -59,9 +63,9 @@ class Group:
         )
 
     def batch(self, now_ms: int) -> Batch | None:
-        """Return what enqueues it at `now_ms`; None: its messages have expired.
+        """Return the batch to enqueue at `now_ms`; None if the messages have expired.
 
-        Its request id is made of what the messages were, so that the same group is recognised.
+        The request id is a hash of the messages, so that the server recognises a repeated group.
         """
         first = self.records[0]
         if first.expire_time_ms and first.expire_time_ms <= now_ms:
@@ -75,14 +79,18 @@ class Group:
             [record.body for record in self.records],
             f"import-{digest.hexdigest()}",
             first.priority,
-            max(0, first.ready_time_ms - now_ms) / 1000,
-            (first.expire_time_ms - now_ms) / 1000 if first.expire_time_ms else None,
+            # By a slow clock, more time may be left than the limit allows.
+            min(MAX_DELAY, max(0, first.ready_time_ms - now_ms) / 1000),
+            min(MAX_TTL, (first.expire_time_ms - now_ms) / 1000) if first.expire_time_ms else None,
             first.headers,
+            (),
+            first.key,
+            first.unique_key,
         )
 
 
 def line_of(message: PeekedMessage) -> bytes:
-    """Return the line that keeps a message."""
+    """Return the line for a message."""
     row: dict[str, Any] = {"queue": message.queue, "id": message.id, "enqueue_time_ms": message.enqueue_time_ms}
     if message.priority:
         row["priority"] = message.priority
@@ -92,29 +100,32 @@ def line_of(message: PeekedMessage) -> bytes:
         row["ready_time_ms"] = message.ready_time_ms
     if message.expire_time_ms:
         row["expire_time_ms"] = message.expire_time_ms
+    row |= {name: text for name in ("key", "unique_key") if (text := getattr(message, name))}
     row["body"] = base64.b64encode(message).decode()
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def record_of(line: bytes, number: int) -> Record:
-    """Return the message of a line.
+    """Parse the message on line `number`.
 
     Raises:
-        InvalidRequest: it is none; names the line.
+        InvalidRequest: the line is no message; the text names the line.
     """
     try:
         row = json.loads(line)
         record = Record(**row | {"body": base64.b64decode(row["body"], validate=True)})
         for name in ("id", "enqueue_time_ms", "priority", "ready_time_ms", "expire_time_ms"):
             operator.index(getattr(record, name))
-        "".join((record.queue, *record.headers, *record.headers.values()))
+        "".join((record.queue, record.key, record.unique_key, *record.headers, *record.headers.values()))
         return record
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InvalidRequest(f"line {number:,}: no message of `stiqueue export`: {error}") from error
+        raise InvalidRequest(f"line {number:,}: not a message of `stiqueue export`: {error}") from error
 
 
 def groups(lines: Iterable[bytes]) -> Iterator[Group]:
-    """Group the messages of a file in order. The same file gives the same groups, and so does what follows a group.
+    """Group the messages of a file, in order.
+
+    The same file gives the same groups, and so does the rest of a file after any group.
 
     Raises:
         InvalidRequest: a line is no message.
@@ -123,7 +134,7 @@ def groups(lines: Iterable[bytes]) -> Iterator[Group]:
     size = number = 0
     for number, line in enumerate(lines, 1):
         record = record_of(line, number)
-        full = len(group.records) >= BATCH_MESSAGES or size + len(record.body) > BATCH_BYTES
+        full = len(group.records) >= BATCH_MESSAGES or record.unique_key or size + len(record.body) > BATCH_BYTES
         if group.records and (full or record.kind != group.records[0].kind):
             yield group
             group, size = Group([], 0, 0), 0

@@ -1,4 +1,4 @@
-"""The options for servers with TLS and tokens."""
+"""The options for TLS and tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stiqueue.tls import TLS
+from stiqueue.client.calls.tls import TLS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -16,38 +16,43 @@ _FILE = click.Path(exists=True, dir_okay=False)
 
 
 def options(prefix: str = "") -> list[Decorator]:
-    """Return the options for one server; `prefix` is what their names begin with, such as ``to-``."""
+    """Return the options for one server, their names prefixed by `prefix`, such as ``to-``."""
     name, variable = f"--{prefix}", f"STIQUEUE_{prefix.replace('-', '_').upper()}"
     return [
         click.option(
-            f"{name}tls", is_flag=True, envvar=f"{variable}TLS", help="Encrypt; the certificate is a public one."
+            f"{name}tls", is_flag=True, envvar=f"{variable}TLS", help="Encrypt; trust the public authorities."
         ),
         click.option(
             f"{name}tls-ca",
             type=_FILE,
             envvar=f"{variable}TLS_CA",
-            help="Encrypt; this authority (PEM) signed the certificate.",
+            help="Encrypt; trust this authority (PEM).",
         ),
         click.option(
             f"{name}tls-client-cert",
             type=_FILE,
             envvar=f"{variable}TLS_CLIENT_CERT",
-            help="Show this certificate (PEM).",
+            help="Present this client certificate (PEM).",
         ),
-        click.option(f"{name}tls-client-key", type=_FILE, envvar=f"{variable}TLS_CLIENT_KEY", help="Its key (PEM)."),
+        click.option(
+            f"{name}tls-client-key",
+            type=_FILE,
+            envvar=f"{variable}TLS_CLIENT_KEY",
+            help="The client certificate's key (PEM).",
+        ),
         click.option(
             f"{name}token-file",
             type=_FILE,
             envvar=f"{variable}TOKEN_FILE",
-            help=f"Show the token in this file's first line. {variable}TOKEN has the token itself.",
+            help=f"Send the token on this file's first line. Or set {variable}TOKEN to the token.",
         ),
-        # Not to be typed: everybody on the machine sees the words of a command.
+        # Hidden, because every user of the machine can see command lines: set the variable instead.
         click.option(f"{name}token", envvar=f"{variable}TOKEN", hidden=True),
     ]
 
 
 def read_tls(given: dict[str, Any], prefix: str = "") -> TLS | None:
-    """Take the options for TLS out of a command's arguments; return what a client takes."""
+    """Remove the TLS options from a command's arguments; return the client's TLS settings, if any."""
     encrypt, ca, certificate, key = (
         given.pop(f"{prefix}{name}") for name in ("tls", "tls_ca", "tls_client_cert", "tls_client_key")
     )
@@ -57,13 +62,13 @@ def read_tls(given: dict[str, Any], prefix: str = "") -> TLS | None:
 
 
 def read_token(given: dict[str, Any], prefix: str = "") -> str | None:
-    """Take the options for the token out of a command's arguments; return the token."""
+    """Remove the token options from a command's arguments; return the token, if any."""
     token, path = given.pop(f"{prefix}token"), given.pop(f"{prefix}token_file")
     if path is None:
         return str(token) if token else None
     lines = Path(path).read_text().splitlines()
     if not lines or not lines[0].strip():
         raise click.BadParameter(
-            f"{path} has no token in its first line", param_hint=f"--{prefix.replace('_', '-')}token-file"
+            f"{path} has no token on its first line", param_hint=f"--{prefix.replace('_', '-')}token-file"
         )
     return lines[0].strip()

@@ -15,17 +15,17 @@ HEADER_PREFIX = "STIQUEUE_HEADER_"
 
 
 class ShellCommand:
-    """Runs a command through the shell, once for each message: the body on its stdin, the rest in its environment."""
+    """Runs a shell command once per message, with the body on stdin and the attributes in the environment."""
 
     def __init__(self, command: str, environment: dict[str, str]) -> None:
-        """Run `command` with `environment` besides what tells about the message."""
+        """Run `command` with `environment` in addition to the message's variables."""
         self._command = command
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, message: Message) -> int:
-        """Return the command's exit status; negative: the signal that ended it."""
-        # In a session of its own, so that Ctrl-C stops us after this message, not the command in the middle of it.
+        """Run the command for `message`; return its exit status, negative if a signal ended it."""
+        # In a new session, so that Ctrl-C stops the loop after this message, not the command in the middle of it.
         self._process = subprocess.Popen(
             self._command,
             shell=True,
@@ -40,7 +40,7 @@ class ShellCommand:
             self._process = None
 
     def kill(self, number: int) -> None:
-        """Send a signal to the command that runs, and to all that it has started."""
+        """Send a signal to the running command and its children."""
         process = self._process
         if process is None:
             return
@@ -52,7 +52,7 @@ class ShellCommand:
 
 
 def message_environment(message: Message) -> dict[str, str]:
-    """Return the variables that tell a command about its message."""
+    """Return the environment variables that describe a message."""
     headers = message.headers
     environment = {
         "STIQUEUE_ID": str(message.id),

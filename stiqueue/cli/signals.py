@@ -1,8 +1,8 @@
-"""What SIGINT (Ctrl-C), SIGTERM and a terminal that goes away do.
+"""Handles SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
-Never an exception: raised in the middle of a call it can leave gRPC in a state in which closing its channel waits for
-ever. A command dies of the signal, which loses nothing: the server gives back what its connection held. One that can
-do better catches them.
+No handler raises: an exception in the middle of a call can leave gRPC in a state in which closing its channel hangs. A
+command dies of the signal, which loses nothing, because the server gives back the messages of its connection. Commands
+that can do better catch the signals.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _last_words: list[Callable[[], str]] = []
 
 @contextlib.contextmanager
 def deadly() -> Iterator[None]:
-    """Die of signals at once: without a handler in Python, which would have to wait for its turn."""
+    """Die of signals at once: a Python handler would have to wait for the interpreter."""
     with _handling(DEADLY, signal.SIG_DFL):
         yield
 
 
 @contextlib.contextmanager
 def last_words(say: Callable[[], str] = str) -> Iterator[None]:
-    """Let a command that dies of a signal leave the terminal as it was, and tell how far it came."""
+    """Restore the terminal and print `say()`, such as the progress, if the command dies of a signal."""
     _last_words.append(say)
     try:
         with _handling(DEADLY, _die):
@@ -44,7 +44,7 @@ def last_words(say: Callable[[], str] = str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def caught() -> Iterator[list[int]]:
-    """Gather signals in a list instead of dying of them."""
+    """Yield a list that collects signals, instead of dying of them."""
     numbers: list[int] = []
     with _handling(CAUGHT, lambda number, frame: numbers.append(number)):
         yield numbers
@@ -52,7 +52,7 @@ def caught() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _handling(numbers: Sequence[int], handler: Handler) -> Iterator[None]:
-    """Call `handler` at signals, except those that our parent wants to be ignored; only in the main thread."""
+    """Install `handler` for signals, except those that the parent process ignores; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,14 +66,14 @@ def _handling(numbers: Sequence[int], handler: Handler) -> Iterator[None]:
 
 
 def exit_code(number: int) -> int:
-    """Return the exit code of a command that a signal ended, as shells count."""
+    """Return the exit code that shells report for a command ended by signal `number`."""
     return 128 + number
 
 
 def _die(number: int, frame: FrameType | None) -> None:
     words = "".join(f"stiqueue: {said}\n" for say in _last_words if (said := say()))
     if os.isatty(2):
-        # Below the ^C, without a progress bar, and with the cursor that it may have hidden.
+        # Below the ^C; clear the progress bar and show the cursor that it may have hidden.
         words = f"\n\x1b[K\x1b[?25h{words}"
     with contextlib.suppress(OSError):
         os.write(2, words.encode())

@@ -1,12 +1,13 @@
-"""Tables: for people as wide as their terminal, piped as lines with tabs, for scripts as JSON."""
+"""Prints rows: as a table on a terminal, as tab-separated lines in a pipe, as JSON for scripts."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stiqueue.cli.output import Row, on_terminal, printable, show_json, write
+from stiqueue.cli.output import Row, has_rich, on_terminal, printable, show_json, write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 GAP = 2
 """Spaces between two columns."""
 NARROWEST = 8
-"""How far the values of a flexible column are cut."""
+"""The least width of a flexible column."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,28 @@ class Column:
     """One column of a table."""
 
     key: str
-    """The name of its value in a row, and its heading when nobody watches."""
+    """The key of its value in a row, and its heading in a pipe."""
     title: str = ""
-    """Its heading for people; default: the key."""
+    """Its heading on a terminal; default: the key."""
     shown: Callable[[Any], str] = str
-    """How people see a value."""
+    """Formats a value for a terminal."""
     style: Callable[[Any], str] = lambda value: ""
-    """The colour of a value."""
+    """Returns the colour of a value."""
     right: bool = True
-    """Whether it is aligned to the right."""
+    """Whether to align it to the right."""
     flexible: bool = False
-    """Whether its values are cut where the terminal is too narrow for them."""
+    """Whether to cut its values on a narrow terminal."""
     extra: bool = False
-    """Whether it is left out where the terminal is too narrow for it."""
+    """Whether to leave it out on a narrow terminal."""
 
 
 def show_rows(columns: Sequence[Column], rows: Iterable[Row], as_json: bool) -> None:
-    """Print rows: all that is known as JSON, or the columns as a table, or (piped) as lines with tabs."""
+    """Print rows: whole as JSON, or their columns as a table or (piped) as tab-separated lines."""
     if as_json:
         for row in rows:
             show_json(row)
+    elif on_terminal() and not has_rich():
+        write(plain_table(columns, list(rows), shutil.get_terminal_size().columns).encode())
     elif on_terminal():
         from rich.console import Console
 
@@ -53,8 +56,20 @@ def show_rows(columns: Sequence[Column], rows: Iterable[Row], as_json: bool) -> 
             write("\t".join(printable(str(row[column.key])) for column in columns).encode() + b"\n")
 
 
+def hidden(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
+    """Return the titles of the columns that a terminal of `width` characters has no room for."""
+    widths = {
+        column: max(
+            len(column.title or column.key), *(len(printable(column.shown(row[column.key]))) for row in rows), 0
+        )
+        for column in columns
+    }
+    _fit(widths, width)
+    return [column.title or column.key for column in columns if column not in widths]
+
+
 def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
-    """Return rows as people see them, on a terminal that is `width` characters wide."""
+    """Return the table of `rows` for a terminal of `width` characters."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,8 +90,23 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
     return made
 
 
+def plain_table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
+    """Return the same as text without colours, for a terminal without the extra ``cli``."""
+    cells = {
+        column: [column.title or column.key, *(printable(column.shown(row[column.key])) for row in rows)]
+        for column in columns
+    }
+    widths = {column: max(map(len, texts)) for column, texts in cells.items()}
+    _fit(widths, width)
+    aligned = []
+    for column, room in widths.items():
+        cut = (text if len(text) <= room else text[: room - 1] + "…" for text in cells[column])
+        aligned.append([text.rjust(room) if column.right else text.ljust(room) for text in cut])
+    return "".join((" " * GAP).join(line).rstrip() + "\n" for line in zip(*aligned, strict=True))
+
+
 def _fit(widths: dict[Column, int], width: int) -> None:
-    """Leave out and narrow columns until they fit."""
+    """Remove and narrow columns until they fit."""
     for column in reversed(list(widths)):
         if column.extra and _total(widths) > width:
             del widths[column]
@@ -95,17 +125,17 @@ def _total(widths: dict[Column, int]) -> int:
 
 
 def number(value: float) -> str:
-    """Return a count; a dash for 0, so that the eye finds the others."""
+    """Format a count; a dash for 0, so that the others stand out."""
     return f"{value:,.0f}" if value >= 0.5 else "-"
 
 
 def rate(value: float) -> str:
-    """Return a number a second."""
+    """Format a rate per second."""
     return f"{value:.1f}" if 0 < value < 10 else number(value)
 
 
 def size(value: float) -> str:
-    """Return bytes as kB, MB, ..."""
+    """Format bytes as kB, MB, ..."""
     if value < 1_000:
         return f"{value:.0f} B" if value else "-"
     for unit in ("kB", "MB", "GB", "TB"):
@@ -116,7 +146,7 @@ def size(value: float) -> str:
 
 
 def age(milliseconds: float) -> str:
-    """Return a duration in its two largest units."""
+    """Format a duration in its two largest units."""
     seconds = milliseconds / 1_000
     if not seconds:
         return "-"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from stiqueue.cli.keys import Keys
-from stiqueue.cli.look import BYTES, CONSUMERS, DELAYED, LEASED, OLDEST_LEASE, OLDEST_READY, QUEUE, READY
+from stiqueue.cli.look import BYTES, CONSUMERS, DEAD, DELAYED, LEASED, OLDEST_LEASE, OLDEST_READY, QUEUE, READY
 from stiqueue.cli.options import Target, as_json, duration, target
-from stiqueue.cli.output import counts_row, on_terminal, printable
+from stiqueue.cli.output import counts_row, has_rich, on_terminal, printable
 from stiqueue.cli.signals import caught
-from stiqueue.cli.tables import Column, rate, show_rows, table
+from stiqueue.cli.tables import Column, hidden, rate, show_rows, table
 from stiqueue.errors import Unavailable
 from stiqueue.limits import DAY
 from stiqueue.message import Counts
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RATES = {"enqueued_rate": "enqueued", "acked_rate": "acked", "requeued_rate": "requeued"}
-"""Which total each rate is of."""
-FRAME_LINES = 5
-"""Lines of the screen that are no queues."""
+"""The total behind each rate."""
+FRAME_LINES = 6
+"""Lines of the screen other than queues."""
 PATIENCE_SECONDS = 1.0
-"""How long the screen stands still for a server that does not answer any more."""
+"""How long the screen stands still when the server stops answering."""
 
 
 COLUMNS = [
@@ -43,6 +43,7 @@ COLUMNS = [
     Column("requeued_rate", "back/s", rate, extra=True, style=lambda rate: "red" if rate else ""),
     OLDEST_READY,
     OLDEST_LEASE,
+    DEAD,
     BYTES,
 ]
 
@@ -53,26 +54,28 @@ class Look(NamedTuple):
     rows: list[dict[str, Any]]
     time_ms: int
     problem: str = ""
-    """Why these are not the latest: the server does not answer."""
+    """Why the rows are stale: the error of a server that does not answer."""
 
 
 @click.command()
-@duration("--interval", text="How often to look.", default=1.0, most=DAY)
+@duration("--interval", text="The time between two updates.", default=1.0, least=0.01, most=DAY)
 @click.option(
     "-n",
     "--count",
     type=click.IntRange(min=0),
     default=0,
-    help="How many times to look; 0, the default: until stopped.",
+    help="The number of updates; 0, the default: until stopped.",
 )
 @target(queue=False)
 @as_json
 def top(target: Target, interval: float, count: int, as_json: bool) -> None:
-    """Watch the queues: how much they hold, what comes in and goes out a second.
+    """Watch the queues, live.
 
-    On a terminal the table is renewed in place until q or Ctrl-C; elsewhere it is printed again every time.
+    Shows their sizes, and the messages in and out per second. On a terminal, refreshes the table in place until q or
+    Ctrl-C; elsewhere, and without the extra `cli`, prints it again every time.
     """
-    screen = Screen(f"{target.host}:{target.port}", stays=count > 0) if on_terminal() and not as_json else None
+    live = on_terminal() and has_rich() and not as_json
+    screen = Screen(f"{target.host}:{target.port}", stays=count > 0) if live else None
     with target.client() as client, caught() as signals, Keys() as keys, screen or nullcontext():
         for times, look in enumerate(_looks(client), 1):
             if screen is not None:
@@ -87,7 +90,7 @@ def top(target: Target, interval: float, count: int, as_json: bool) -> None:
 
 
 def _looks(client: SQClient) -> Iterator[Look]:
-    """Look whenever asked to; rates are since the look before. Only the first needs a server that answers."""
+    """Iterate over looks at the queues, with rates since the previous one. Only the first raises `Unavailable`."""
     before: dict[str, Counts] = {}
     before_at: float | None = None
     look: Look | None = None
@@ -112,17 +115,17 @@ def _rates(counts: Counts, before: Counts | None, seconds: float) -> dict[str, f
     for name, total in RATES.items():
         count = getattr(counts, total)
         last = getattr(before, total, 0)
-        # A smaller total is that of a server that was started anew.
+        # The total is smaller after a restart of the server.
         gained = count - last if count >= last else count
         rates[name] = round(gained / seconds, 1) if seconds else 0.0
     return rates
 
 
 class Screen:
-    """A table that is renewed in place, in a ``with`` block."""
+    """A table that is refreshed in place, in a ``with`` block."""
 
     def __init__(self, server: str, stays: bool) -> None:
-        """Show the queues of `server`. With `stays` the last table is left behind; else it has its own screen."""
+        """Show the queues of `server`; with `stays` leave the last table behind, otherwise use a separate screen."""
         from rich.live import Live
 
         self._server = server
@@ -135,7 +138,7 @@ class Screen:
 
         waiting = sum(row["ready"] + row["leased"] + row["delayed"] for row in look.rows)
         total = {key: sum(row[key] for row in look.rows) for key in RATES}
-        # One line, also where the terminal is narrow: what matters least is at its end.
+        # One line even on a narrow terminal: the least important part is at the end.
         head = Text(f"StiQueue at {self._server}", "bold", no_wrap=True, overflow="ellipsis")
         head.append(
             f"   q quits   {len(look.rows):,} queues, {waiting:,} messages, "
@@ -150,6 +153,9 @@ class Screen:
             busiest = sorted(rows, key=lambda row: (-row["ready"] - row["leased"] - row["acked_rate"], row["queue"]))
             rows = sorted(busiest[:room], key=lambda row: str(row["queue"]))
         parts.append(table(COLUMNS, rows, self._live.console.width))
+        left_out = hidden(COLUMNS, rows, self._live.console.width)
+        if left_out:
+            parts.append(Text(f"too narrow for: {', '.join(left_out)}", "dim", no_wrap=True, overflow="ellipsis"))
         if len(rows) < len(look.rows):
             parts.append(Text(f"and {len(look.rows) - len(rows):,} more", "dim"))
         self._live.update(Group(*parts), refresh=True)

@@ -1,11 +1,10 @@
-"""A loop over messages that signals end between two of them."""
+"""A loop over messages that a signal ends between two messages."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator
-from typing import cast
+from collections.abc import Callable
 
 from stiqueue.cli.output import note
 from stiqueue.cli.signals import caught, exit_code
@@ -14,15 +13,14 @@ from stiqueue.message import Message
 from stiqueue.sqclient import SQClient
 
 TICK_SECONDS = 0.1
-"""How often signals are looked for. Also how long a loop that was told to stop has to wait before its client is closed
-over its head: whatever it was sending by then has been sent."""
+"""The time between two checks for signals, and between two checks of a stopping loop before its client is closed."""
 
 
 class Worker:
-    """Handles the messages of a queue in a thread of its own, while the main thread looks after signals.
+    """Handles the messages of a queue in a separate thread, while the main thread watches for signals.
 
-    The first signal lets it finish the message that it handles; what was delivered beyond that goes back to
-    its old place. The second calls `hurry`; the last ends the process.
+    The first signal lets it finish the current message; prefetched messages return to their old places. The second
+    calls `hurry`; the third ends the process.
     """
 
     def __init__(
@@ -33,23 +31,23 @@ class Worker:
         handle: Callable[[Message], bool],
         hurry: Callable[[], None] | None = None,
     ) -> None:
-        """Handle each message by calling `handle`, which returns whether it has settled it; otherwise ack it then."""
+        """Call `handle` for each message; if it returns False, the message is acked afterwards."""
         self._client = client
         self._prefetch = prefetch
         self._timeout = timeout
         self._handle = handle
         self._hurry = hurry
         self._lock = threading.Lock()
-        """Protects the two below: a message is begun only when it is known that nobody wants to stop."""
+        """Protects `_stopping` and `_busy`: no message is begun after a stop."""
         self._stopping = False
         self._busy = False
         self._error: BaseException | None = None
 
     def run(self) -> int | None:
-        """Work until there is no message for `timeout` seconds or a signal comes; return the first signal, if any.
+        """Work until no message comes for `timeout` seconds, or until a signal; return the first signal, if any.
 
         Raises:
-            Exception: what the client or `handle` raised; the message is given back.
+            Exception: raised by the client or `handle`; the message is given back.
         """
         thread = threading.Thread(target=self._work, name="stiqueue-worker", daemon=True)
         with caught() as numbers:
@@ -72,18 +70,19 @@ class Worker:
                 self._stopping = True
                 busy = self._busy
             if busy:
-                note("stopping after this message; once more to stop at once")
+                note("stopping after this message; repeat to stop at once")
         elif times == 2 and self._hurry is not None:
             self._hurry()
         else:
             os._exit(exit_code(number))
 
     def _work(self) -> None:
-        messages = cast(Generator[Message, None, None], self._client.consume(self._prefetch, self._timeout))
+        messages = self._client.consume(self._prefetch, self._timeout)
         try:
             for message in messages:
                 with self._lock:
                     if self._stopping:
+                        self._busy = True  # until the server has answered the acks of earlier messages
                         break
                     self._busy = True
                 settled = self._handle(message)

@@ -1,1 +1,1 @@
-"""The engines: places where messages live, behind `stiqueue.engine.Engine`."""
+"""Where messages live: in memory, in a data file, or in a cluster."""

@@ -1,4 +1,4 @@
-"""How much an engine takes in."""
+"""The limits of an engine, and the check of new messages against them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 from stiqueue.errors import QueueFull
 
 OVERHEAD_BYTES = 200
-"""What a message takes in memory beside its body and headers; counted by `max_bytes`, so that tiny ones fit as well."""
+"""Memory per message in addition to its body and headers; `max_bytes` counts it, to bound tiny messages too."""
 
 
 class Filled(Protocol):
-    """A queue, as far as its room is concerned."""
+    """The part of a queue that a `Quota` reads."""
 
     @property
     def name(self) -> str:
@@ -22,7 +22,7 @@ class Filled(Protocol):
 
     @property
     def messages(self) -> int:
-        """How many messages it has, those included that are being written."""
+        """How many messages it has, including those that are being written."""
         ...
 
     @property
@@ -30,29 +30,39 @@ class Filled(Protocol):
         """How many bytes of bodies and headers they have."""
         ...
 
+    @property
+    def max_messages(self) -> int:
+        """Most messages; 0: no limit."""
+        ...
+
+    @property
+    def max_bytes(self) -> int:
+        """Most bytes of bodies and headers; 0: no limit."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much an engine takes in; 0 means no bound. What is above is refused, nothing old is dropped."""
+    """The limits of an engine; 0 means no limit. New messages above a limit are refused, old ones never dropped."""
 
     max_messages: int = 0
-    """Messages per queue."""
+    """Messages per queue, where its settings say nothing else."""
     max_queue_bytes: int = 0
-    """Bytes of bodies and headers per queue."""
+    """Bytes of bodies and headers per queue, likewise."""
     max_bytes: int = 0
     """Bytes of all queues together: bodies, headers, and `OVERHEAD_BYTES` for each message."""
     max_queues: int = 10_000
     """Queues in use at a time."""
 
 
-class Room:
-    """What is left of the bounds. Not thread-safe: guarded by its engine's lock."""
+class Quota:
+    """Checks new messages against the bounds. Not thread-safe: guarded by its engine's lock."""
 
     def __init__(self, bounds: Bounds) -> None:
         """Start with nothing used."""
         self.bounds = bounds
         self._used_at_most = bounds.max_bytes
-        """What all queues use at the most: counted anew only when it seems to be too much, since that takes long."""
+        """An upper bound of the bytes in use; counted again only when it seems too high, because counting is slow."""
 
     def check(self, queue: Filled, queues: Iterable[Filled], number: int, size: int) -> None:
         """Check that `queue`, one of `queues`, has room for `number` more messages of `size` bytes in all.
@@ -61,14 +71,12 @@ class Room:
             QueueFull: naming the bound.
         """
         bounds = self.bounds
-        if bounds.max_messages and queue.messages + number > bounds.max_messages:
+        if queue.max_messages and queue.messages + number > queue.max_messages:
             raise QueueFull(
-                f"queue {queue.name!r} has {queue.messages:,} messages; max_messages is {bounds.max_messages:,}"
+                f"queue {queue.name!r} has {queue.messages:,} messages; max_messages is {queue.max_messages:,}"
             )
-        if bounds.max_queue_bytes and queue.bytes + size > bounds.max_queue_bytes:
-            raise QueueFull(
-                f"queue {queue.name!r} has {queue.bytes:,} bytes; max_queue_bytes is {bounds.max_queue_bytes:,}"
-            )
+        if queue.max_bytes and queue.bytes + size > queue.max_bytes:
+            raise QueueFull(f"queue {queue.name!r} has {queue.bytes:,} bytes; max_queue_bytes is {queue.max_bytes:,}")
         if bounds.max_bytes:
             more = size + number * OVERHEAD_BYTES
             if self._used_at_most + more > bounds.max_bytes:

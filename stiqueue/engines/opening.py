@@ -1,4 +1,4 @@
-"""Which engine keeps the messages: said by one word (a path, or that they stay in memory), or by a server's options."""
+"""Opens the engine that a path or a server's options ask for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import logging
 import os
 from collections.abc import Callable
 
-from stiqueue.engine import Engine
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.local import LocalEngine
+from stiqueue.engines.clock import Clock
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.machine import memory_bytes
 from stiqueue.errors import StiQueueError, StoreError
-from stiqueue.machine import memory_bytes
+from stiqueue.rules.engine import Engine
+from stiqueue.rules.lane import Window
 from stiqueue.settings import Settings
 
 IN_MEMORY = ":memory:"
-"""Instead of a path: keep messages in memory."""
+"""In place of a path: messages stay in memory."""
 
 
 def open_engine(
@@ -26,6 +28,9 @@ def open_engine(
     logger: logging.Logger | None = None,
     on_failure: Callable[[StiQueueError], None] | None = None,
     on_commit: Callable[[int, float], None] | None = None,
+    clock: Clock | None = None,
+    window: Window | None = None,
+    ack_timeout: float | None = None,
 ) -> LocalEngine:
     """Return an engine, not started yet.
 
@@ -33,21 +38,24 @@ def open_engine(
         data: the path of its data file; None or ":memory:": in memory.
         bounds: how much is taken in.
         max_attempts: deliveries before a message moves to the dead letter queue; 0: no limit.
-        sync: see `DurableEngine`.
-        accept_loss: see `DurableEngine`.
+        sync: whether a confirmed message is on the disk; False: when the operating system sees fit.
+        accept_loss: go on with what can be read of a damaged file.
         logger: where it logs.
         on_failure: called when the data file cannot be written any more.
-        on_commit: told of each transaction of the data file: how many changes, how many seconds.
+        on_commit: called after each transaction of the data file with its number of changes and its seconds.
+        clock: where the time comes from; default: the machine's clocks.
+        window: how much of each queue of a data file is in memory; default: see `Window`.
+        ack_timeout: seconds until an unsettled message is given back, for consumers that do not say themselves.
     """
     if data is None or data == IN_MEMORY:
-        return LocalEngine(bounds, max_attempts)
+        return LocalEngine(bounds, max_attempts, clock, ack_timeout=ack_timeout)
     # Imported only here: SQLite and file locks are not needed, and may not be there, for a queue in memory.
-    from stiqueue.engines.durable import DurableEngine
+    from stiqueue.engines.sqlite.log import SqliteLog
 
-    engine = DurableEngine(os.fspath(data), bounds, max_attempts, sync=sync, accept_loss=accept_loss, logger=logger)
+    log = SqliteLog(data, clock, sync, accept_loss, logger, on_commit)
+    engine = LocalEngine(bounds, max_attempts, clock, log, window, ack_timeout)
     if on_failure is not None:
         engine.on_failure = on_failure
-    engine.on_commit = on_commit
     return engine
 
 
@@ -77,6 +85,7 @@ def engine_for(
             logger,
             on_failure,
             on_commit,
+            ack_timeout=settings.ack_timeout,
         )
     try:  # imported only here, for most servers need no cluster
         from stiqueue.engines.jetstream import JetStreamEngine
@@ -84,5 +93,11 @@ def engine_for(
         scheme = settings.engine.partition("://")[0]
         raise StoreError(f"engine: {scheme} needs stiqueue[nats]: {error}") from error
     return JetStreamEngine(
-        settings.engine, settings.replicas, settings.unsafe, bounds, settings.max_attempts, logger=logger
+        settings.engine,
+        settings.replicas,
+        settings.unsafe,
+        bounds,
+        settings.max_attempts,
+        settings.ack_timeout,
+        logger=logger,
     )

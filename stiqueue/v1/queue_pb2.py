@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stiqueue/v1/queue.proto\x12\x0bstiqueue.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd5\x01\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12\x32\n\x07headers\x18\x06 \x03(\x0b\x32!.stiqueue.v1.Message.HeadersEntry\x12\x17\n\x0f\x65nqueue_time_ms\x18\x07 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa1\x02\n\nEnqRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06\x62odies\x18\x02 \x03(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12(\n\x05\x64\x65lay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07headers\x18\x07 \x03(\x0b\x32$.stiqueue.v1.EnqRequest.HeadersEntry\x12\x15\n\rack_lease_ids\x18\x08 \x03(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0b\x45nqResponse\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12+\n\ndurability\x18\x04 \x01(\x0e\x32\x17.stiqueue.v1.Durability\"\xe4\x01\n\nDeqRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x14\n\x0cmax_messages\x18\x02 \x01(\x03\x12\x10\n\x08prefetch\x18\x03 \x01(\x05\x12\x16\n\x0eprefetch_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06no_ack\x18\x05 \x01(\x08\x12,\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12.\n\x0b\x61\x63k_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x63onsumer\x18\x08 \x01(\tB\x07\n\x05_wait\"5\n\x0b\x44\x65qResponse\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.stiqueue.v1.Message\"\xa9\x01\n\nAckRequest\x12\x11\n\tlease_ids\x18\x01 \x03(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.stiqueue.v1.Outcome\x12(\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x63lose_stream\x18\x05 \x01(\x08\x12\x11\n\ttake_next\x18\x06 \x01(\x08\"N\n\x0b\x41\x63kResponse\x12\x17\n\x0fstale_lease_ids\x18\x01 \x03(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.stiqueue.v1.Message\"\x1c\n\nCntRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\"7\n\x0b\x43ntResponse\x12(\n\x06queues\x18\x01 \x03(\x0b\x32\x18.stiqueue.v1.QueueCounts\"\x83\x02\n\x0bQueueCounts\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0e\n\x06leased\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x03\x12\x11\n\tconsumers\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x1b\n\x13oldest_ready_age_ms\x18\x07 \x01(\x03\x12\x1b\n\x13oldest_lease_age_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x65nqueued\x18\t \x01(\x03\x12\r\n\x05\x61\x63ked\x18\n \x01(\x03\x12\x10\n\x08requeued\x18\x0b \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x0c \x01(\x03\x12\x15\n\rdead_lettered\x18\r \x01(\x03\"g\n\x0bPeekRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\x04\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.stiqueue.v1.MessageState\"<\n\x0cPeekResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.stiqueue.v1.PeekedMessage\"\xb7\x01\n\rPeekedMessage\x12%\n\x07message\x18\x01 \x01(\x0b\x32\x14.stiqueue.v1.Message\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.stiqueue.v1.MessageState\x12\x10\n\x08\x63onsumer\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x03\x12\x15\n\rready_time_ms\x18\x05 \x01(\x03\x12\x16\n\x0e\x65xpire_time_ms\x18\x06 \x01(\x03*o\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x03*u\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOUTCOME_ACK\x10\x01\x12\x13\n\x0fOUTCOME_REQUEUE\x10\x02\x12\x17\n\x13OUTCOME_DEAD_LETTER\x10\x03\x12\x12\n\x0eOUTCOME_EXTEND\x10\x04*\x92\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MESSAGE_STATE_READY\x10\x01\x12\x18\n\x14MESSAGE_STATE_LEASED\x10\x02\x12\x19\n\x15MESSAGE_STATE_DELAYED\x10\x03\x12\x15\n\x11MESSAGE_STATE_ALL\x10\x04\x32\xb7\x02\n\x0cQueueService\x12\x38\n\x03\x45nq\x12\x17.stiqueue.v1.EnqRequest\x1a\x18.stiqueue.v1.EnqResponse\x12:\n\x03\x44\x65q\x12\x17.stiqueue.v1.DeqRequest\x1a\x18.stiqueue.v1.DeqResponse0\x01\x12\x38\n\x03\x41\x63k\x12\x17.stiqueue.v1.AckRequest\x1a\x18.stiqueue.v1.AckResponse\x12\x38\n\x03\x43nt\x12\x17.stiqueue.v1.CntRequest\x1a\x18.stiqueue.v1.CntResponse\x12=\n\x04Peek\x12\x18.stiqueue.v1.PeekRequest\x1a\x19.stiqueue.v1.PeekResponse0\x01\x42\x38\n\x0eio.stiqueue.v1P\x01Z\x16stiqueue/v1;stiqueuev1\xaa\x02\x0bStiQueue.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17stiqueue/v1/queue.proto\x12\x0bstiqueue.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf6\x01\n\x07Message\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12\x32\n\x07headers\x18\x06 \x03(\x0b\x32!.stiqueue.v1.Message.HeadersEntry\x12\x17\n\x0f\x65nqueue_time_ms\x18\x07 \x01(\x03\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\x12\n\nunique_key\x18\t \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc2\x02\n\nEnqRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x0e\n\x06\x62odies\x18\x02 \x03(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12(\n\x05\x64\x65lay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x07headers\x18\x07 \x03(\x0b\x32$.stiqueue.v1.EnqRequest.HeadersEntry\x12\x15\n\rack_lease_ids\x18\x08 \x03(\t\x12\x0b\n\x03key\x18\t \x01(\t\x12\x12\n\nunique_key\x18\n \x01(\t\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"n\n\x0b\x45nqResponse\x12\x10\n\x08\x66irst_id\x18\x01 \x01(\x04\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12+\n\ndurability\x18\x04 \x01(\x0e\x32\x17.stiqueue.v1.Durability\"\x86\x02\n\nDeqRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x14\n\x0cmax_messages\x18\x02 \x01(\x03\x12\x10\n\x08prefetch\x18\x03 \x01(\x05\x12\x16\n\x0eprefetch_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06no_ack\x18\x05 \x01(\x08\x12,\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x12.\n\x0b\x61\x63k_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x63onsumer\x18\x08 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\t \x01(\r\x12\x0b\n\x03ids\x18\n \x03(\x04\x42\x07\n\x05_wait\"l\n\x0b\x44\x65qResponse\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.stiqueue.v1.Message\x12\x0f\n\x07sent_ms\x18\x02 \x01(\x04\x12\x10\n\x08lease_ms\x18\x03 \x01(\x04\x12\x12\n\nleased_ids\x18\x04 \x03(\x04\"\xbc\x01\n\nAckRequest\x12\x11\n\tlease_ids\x18\x01 \x03(\t\x12%\n\x07outcome\x18\x02 \x01(\x0e\x32\x14.stiqueue.v1.Outcome\x12(\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0c\x63lose_stream\x18\x05 \x01(\x08\x12\x11\n\ttake_next\x18\x06 \x01(\x08\x12\x11\n\tuntouched\x18\x07 \x01(\x08\"N\n\x0b\x41\x63kResponse\x12\x17\n\x0fstale_lease_ids\x18\x01 \x03(\t\x12&\n\x08messages\x18\x02 \x03(\x0b\x32\x14.stiqueue.v1.Message\"\x1c\n\nCntRequest\x12\x0e\n\x06queues\x18\x01 \x03(\t\"7\n\x0b\x43ntResponse\x12(\n\x06queues\x18\x01 \x03(\x0b\x32\x18.stiqueue.v1.QueueCounts\"\xb7\x02\n\x0bQueueCounts\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05ready\x18\x02 \x01(\x03\x12\x0e\n\x06leased\x18\x03 \x01(\x03\x12\x0f\n\x07\x64\x65layed\x18\x04 \x01(\x03\x12\x11\n\tconsumers\x18\x05 \x01(\x03\x12\r\n\x05\x62ytes\x18\x06 \x01(\x03\x12\x1b\n\x13oldest_ready_age_ms\x18\x07 \x01(\x03\x12\x1b\n\x13oldest_lease_age_ms\x18\x08 \x01(\x03\x12\x10\n\x08\x65nqueued\x18\t \x01(\x03\x12\r\n\x05\x61\x63ked\x18\n \x01(\x03\x12\x10\n\x08requeued\x18\x0b \x01(\x03\x12\x0f\n\x07\x65xpired\x18\x0c \x01(\x03\x12\x15\n\rdead_lettered\x18\r \x01(\x03\x12\x0f\n\x07\x62locked\x18\x0e \x01(\x03\x12\x0e\n\x06paused\x18\x0f \x01(\x08\x12\x11\n\tpaused_ms\x18\x10 \x01(\x03\"\x97\x01\n\x0bPeekRequest\x12\r\n\x05queue\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x66ter_id\x18\x03 \x01(\x04\x12(\n\x05state\x18\x04 \x01(\x0e\x32\x19.stiqueue.v1.MessageState\x12\x1b\n\x0e\x61\x66ter_priority\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x11\n\x0f_after_priority\"<\n\x0cPeekResponse\x12,\n\x08messages\x18\x01 \x03(\x0b\x32\x1a.stiqueue.v1.PeekedMessage\"\xc8\x01\n\rPeekedMessage\x12%\n\x07message\x18\x01 \x01(\x0b\x32\x14.stiqueue.v1.Message\x12(\n\x05state\x18\x02 \x01(\x0e\x32\x19.stiqueue.v1.MessageState\x12\x10\n\x08\x63onsumer\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x03\x12\x15\n\rready_time_ms\x18\x05 \x01(\x03\x12\x16\n\x0e\x65xpire_time_ms\x18\x06 \x01(\x03\x12\x0f\n\x07\x62locked\x18\x07 \x01(\x08*o\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44URABILITY_MEMORY\x10\x01\x12\x13\n\x0f\x44URABILITY_DISK\x10\x02\x12\x19\n\x15\x44URABILITY_REPLICATED\x10\x03*u\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOUTCOME_ACK\x10\x01\x12\x13\n\x0fOUTCOME_REQUEUE\x10\x02\x12\x17\n\x13OUTCOME_DEAD_LETTER\x10\x03\x12\x12\n\x0eOUTCOME_EXTEND\x10\x04*\x92\x01\n\x0cMessageState\x12\x1d\n\x19MESSAGE_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MESSAGE_STATE_READY\x10\x01\x12\x18\n\x14MESSAGE_STATE_LEASED\x10\x02\x12\x19\n\x15MESSAGE_STATE_DELAYED\x10\x03\x12\x15\n\x11MESSAGE_STATE_ALL\x10\x04\x32\xb7\x02\n\x0cQueueService\x12\x38\n\x03\x45nq\x12\x17.stiqueue.v1.EnqRequest\x1a\x18.stiqueue.v1.EnqResponse\x12:\n\x03\x44\x65q\x12\x17.stiqueue.v1.DeqRequest\x1a\x18.stiqueue.v1.DeqResponse0\x01\x12\x38\n\x03\x41\x63k\x12\x17.stiqueue.v1.AckRequest\x1a\x18.stiqueue.v1.AckResponse\x12\x38\n\x03\x43nt\x12\x17.stiqueue.v1.CntRequest\x1a\x18.stiqueue.v1.CntResponse\x12=\n\x04Peek\x12\x18.stiqueue.v1.PeekRequest\x1a\x19.stiqueue.v1.PeekResponse0\x01\x42\x38\n\x0eio.stiqueue.v1P\x01Z\x16stiqueue/v1;stiqueuev1\xaa\x02\x0bStiQueue.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,42 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGE_HEADERSENTRY']._serialized_options = b'8\001'
   _globals['_ENQREQUEST_HEADERSENTRY']._loaded_options = None
   _globals['_ENQREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_DURABILITY']._serialized_start=1932
-  _globals['_DURABILITY']._serialized_end=2043
-  _globals['_OUTCOME']._serialized_start=2045
-  _globals['_OUTCOME']._serialized_end=2162
-  _globals['_MESSAGESTATE']._serialized_start=2165
-  _globals['_MESSAGESTATE']._serialized_end=2311
+  _globals['_DURABILITY']._serialized_start=2224
+  _globals['_DURABILITY']._serialized_end=2335
+  _globals['_OUTCOME']._serialized_start=2337
+  _globals['_OUTCOME']._serialized_end=2454
+  _globals['_MESSAGESTATE']._serialized_start=2457
+  _globals['_MESSAGESTATE']._serialized_end=2603
   _globals['_MESSAGE']._serialized_start=73
-  _globals['_MESSAGE']._serialized_end=286
-  _globals['_MESSAGE_HEADERSENTRY']._serialized_start=240
-  _globals['_MESSAGE_HEADERSENTRY']._serialized_end=286
-  _globals['_ENQREQUEST']._serialized_start=289
-  _globals['_ENQREQUEST']._serialized_end=578
-  _globals['_ENQREQUEST_HEADERSENTRY']._serialized_start=240
-  _globals['_ENQREQUEST_HEADERSENTRY']._serialized_end=286
-  _globals['_ENQRESPONSE']._serialized_start=580
-  _globals['_ENQRESPONSE']._serialized_end=690
-  _globals['_DEQREQUEST']._serialized_start=693
-  _globals['_DEQREQUEST']._serialized_end=921
-  _globals['_DEQRESPONSE']._serialized_start=923
-  _globals['_DEQRESPONSE']._serialized_end=976
-  _globals['_ACKREQUEST']._serialized_start=979
-  _globals['_ACKREQUEST']._serialized_end=1148
-  _globals['_ACKRESPONSE']._serialized_start=1150
-  _globals['_ACKRESPONSE']._serialized_end=1228
-  _globals['_CNTREQUEST']._serialized_start=1230
-  _globals['_CNTREQUEST']._serialized_end=1258
-  _globals['_CNTRESPONSE']._serialized_start=1260
-  _globals['_CNTRESPONSE']._serialized_end=1315
-  _globals['_QUEUECOUNTS']._serialized_start=1318
-  _globals['_QUEUECOUNTS']._serialized_end=1577
-  _globals['_PEEKREQUEST']._serialized_start=1579
-  _globals['_PEEKREQUEST']._serialized_end=1682
-  _globals['_PEEKRESPONSE']._serialized_start=1684
-  _globals['_PEEKRESPONSE']._serialized_end=1744
-  _globals['_PEEKEDMESSAGE']._serialized_start=1747
-  _globals['_PEEKEDMESSAGE']._serialized_end=1930
-  _globals['_QUEUESERVICE']._serialized_start=2314
-  _globals['_QUEUESERVICE']._serialized_end=2625
+  _globals['_MESSAGE']._serialized_end=319
+  _globals['_MESSAGE_HEADERSENTRY']._serialized_start=273
+  _globals['_MESSAGE_HEADERSENTRY']._serialized_end=319
+  _globals['_ENQREQUEST']._serialized_start=322
+  _globals['_ENQREQUEST']._serialized_end=644
+  _globals['_ENQREQUEST_HEADERSENTRY']._serialized_start=273
+  _globals['_ENQREQUEST_HEADERSENTRY']._serialized_end=319
+  _globals['_ENQRESPONSE']._serialized_start=646
+  _globals['_ENQRESPONSE']._serialized_end=756
+  _globals['_DEQREQUEST']._serialized_start=759
+  _globals['_DEQREQUEST']._serialized_end=1021
+  _globals['_DEQRESPONSE']._serialized_start=1023
+  _globals['_DEQRESPONSE']._serialized_end=1131
+  _globals['_ACKREQUEST']._serialized_start=1134
+  _globals['_ACKREQUEST']._serialized_end=1322
+  _globals['_ACKRESPONSE']._serialized_start=1324
+  _globals['_ACKRESPONSE']._serialized_end=1402
+  _globals['_CNTREQUEST']._serialized_start=1404
+  _globals['_CNTREQUEST']._serialized_end=1432
+  _globals['_CNTRESPONSE']._serialized_start=1434
+  _globals['_CNTRESPONSE']._serialized_end=1489
+  _globals['_QUEUECOUNTS']._serialized_start=1492
+  _globals['_QUEUECOUNTS']._serialized_end=1803
+  _globals['_PEEKREQUEST']._serialized_start=1806
+  _globals['_PEEKREQUEST']._serialized_end=1957
+  _globals['_PEEKRESPONSE']._serialized_start=1959
+  _globals['_PEEKRESPONSE']._serialized_end=2019
+  _globals['_PEEKEDMESSAGE']._serialized_start=2022
+  _globals['_PEEKEDMESSAGE']._serialized_end=2222
+  _globals['_QUEUESERVICE']._serialized_start=2606
+  _globals['_QUEUESERVICE']._serialized_end=2917
 # @@protoc_insertion_point(module_scope)

@@ -11,10 +11,13 @@ priority, then by id; a message that is given back returns to its old place.
 
 Every error carries a `google.rpc.ErrorInfo` with domain "stiqueue" and a fixed reason such as QUEUE_FULL, so that
 clients never need to parse text. Any RPC can end with UNAVAILABLE (SHUTTING_DOWN: the server is stopping;
-retry), UNAUTHENTICATED or PERMISSION_DENIED (the server asks for a token).
+retry), UNAUTHENTICATED or PERMISSION_DENIED (the server asks for a token). A server that cannot do what a field asks
+for answers UNIMPLEMENTED (NOT_SUPPORTED) and does nothing.
 
 A queue name matches `[A-Za-z0-9._-]{1,128}`; the empty name means "default". A queue exists from its first use and
-vanishes when it is empty and unused. Another name is refused with INVALID_ARGUMENT (BAD_QUEUE_NAME).
+vanishes when it is empty and unused. The server refuses other names with INVALID_ARGUMENT (BAD_QUEUE_NAME).
+
+A duration's `nanos` range from 0 to 999,999,999; the server refuses others with INVALID_ARGUMENT (BAD_DURATION).
 """
 
 import builtins
@@ -41,10 +44,10 @@ class _Durability:
 class _DurabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
-    """Not said."""
+    """Unknown."""
     DURABILITY_MEMORY: _Durability.ValueType  # 1
-    """In one machine's memory: the process's, lost when it ends; or, by a durable server with `--sync off`, the
-    operating system's, lost in a power cut.
+    """In one machine's memory: in the server process, lost when it ends; or, with a data file and `--sync off`, in the
+    operating system, lost in a power cut.
     """
     DURABILITY_DISK: _Durability.ValueType  # 2
     """Synced to one machine's disk: survives a crash and a power cut."""
@@ -52,13 +55,13 @@ class _DurabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """On the disks of more than one machine."""
 
 class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
-    """How safe a message is once it is confirmed. Values may be added."""
+    """The durability of a confirmed message. Values may be added."""
 
 DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
-"""Not said."""
+"""Unknown."""
 DURABILITY_MEMORY: Durability.ValueType  # 1
-"""In one machine's memory: the process's, lost when it ends; or, by a durable server with `--sync off`, the
-operating system's, lost in a power cut.
+"""In one machine's memory: in the server process, lost when it ends; or, with a data file and `--sync off`, in the
+operating system, lost in a power cut.
 """
 DURABILITY_DISK: Durability.ValueType  # 2
 """Synced to one machine's disk: survives a crash and a power cut."""
@@ -84,7 +87,7 @@ class _OutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """Not done yet: the lease lasts for `delay` from now."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
-    """What becomes of a leased message. Values may be added."""
+    """The outcome of a lease. Values may be added."""
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 """The same as OUTCOME_ACK."""
@@ -107,32 +110,32 @@ class _MessageStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     MESSAGE_STATE_UNSPECIFIED: _MessageState.ValueType  # 0
     """In a request: the same as MESSAGE_STATE_READY."""
     MESSAGE_STATE_READY: _MessageState.ValueType  # 1
-    """Can be delivered now."""
+    """Can be delivered now, or once its key is free."""
     MESSAGE_STATE_LEASED: _MessageState.ValueType  # 2
     """Delivered and not settled."""
     MESSAGE_STATE_DELAYED: _MessageState.ValueType  # 3
-    """Waits for its delay to pass."""
+    """Waiting for its delay to pass."""
     MESSAGE_STATE_ALL: _MessageState.ValueType  # 4
     """In a request: all of the above. Never in an answer."""
 
 class MessageState(_MessageState, metaclass=_MessageStateEnumTypeWrapper):
-    """Where a message stands. Values may be added."""
+    """The state of a message. Values may be added."""
 
 MESSAGE_STATE_UNSPECIFIED: MessageState.ValueType  # 0
 """In a request: the same as MESSAGE_STATE_READY."""
 MESSAGE_STATE_READY: MessageState.ValueType  # 1
-"""Can be delivered now."""
+"""Can be delivered now, or once its key is free."""
 MESSAGE_STATE_LEASED: MessageState.ValueType  # 2
 """Delivered and not settled."""
 MESSAGE_STATE_DELAYED: MessageState.ValueType  # 3
-"""Waits for its delay to pass."""
+"""Waiting for its delay to pass."""
 MESSAGE_STATE_ALL: MessageState.ValueType  # 4
 """In a request: all of the above. Never in an answer."""
 Global___MessageState: typing_extensions.TypeAlias = MessageState
 
 @typing.final
 class Message(google.protobuf.message.Message):
-    """One message as it is delivered."""
+    """A message, as delivered to a consumer or shown by `Peek`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -159,26 +162,34 @@ class Message(google.protobuf.message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     ENQUEUE_TIME_MS_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: builtins.int
     id: builtins.int
     """The message's id: unique and rising within its queue, from 1."""
     lease_id: builtins.str
-    """The name of this delivery, to be used in `Ack`. Opaque and new at each delivery, so that a late ack of an earlier
+    """The id of this delivery, for use in `Ack`. Opaque and new at each delivery, so that a late ack of an earlier
     delivery cannot settle a later one. Empty when the message is not leased (`Peek`, `DeqRequest.no_ack`).
     """
     body: builtins.bytes
-    """The payload, as it was enqueued."""
+    """The payload."""
     attempt: builtins.int
-    """Which delivery of the message this is: 1, 2, ... In `Peek`: how many deliveries it has had so far, from 0."""
-    priority: builtins.int
-    """The priority it was enqueued with, 0 to 255; higher is delivered first."""
-    enqueue_time_ms: builtins.int
-    """When it was enqueued: milliseconds since 1970-01-01 UTC by the server's clock. For people; nothing is decided by
-    it.
+    """The number of this attempt: 1, 2, ... In `Peek`, the number of attempts so far, from 0, including the current one
+    while the message is leased. `Deq` defines attempts.
     """
+    priority: builtins.int
+    """The priority, 0 to 255; the highest is delivered first."""
+    enqueue_time_ms: builtins.int
+    """The time of the enqueue, in milliseconds since 1970-01-01 UTC by the server's clock. For people: the server decides
+    nothing by it.
+    """
+    key: builtins.str
+    """The key that the message was enqueued with."""
+    unique_key: builtins.str
+    """The unique key that the message was enqueued with. A dead letter has none."""
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """The headers it was enqueued with. Dead letters have `stiqueue-dead-queue`, `stiqueue-dead-reason` and
-        `stiqueue-dead-attempts` as well.
+        """The headers set when the message was enqueued. Dead letters also have `stiqueue-dead-queue`, `stiqueue-dead-reason`
+        and `stiqueue-dead-attempts`.
         """
 
     def __init__(
@@ -191,8 +202,10 @@ class Message(google.protobuf.message.Message):
         priority: builtins.int = ...,
         headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         enqueue_time_ms: builtins.int = ...,
+        key: builtins.str = ...,
+        unique_key: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "body", b"body", "enqueue_time_ms", b"enqueue_time_ms", "headers", b"headers", "id", b"id", "lease_id", b"lease_id", "priority", b"priority"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "body", b"body", "enqueue_time_ms", b"enqueue_time_ms", "headers", b"headers", "id", b"id", "key", b"key", "lease_id", b"lease_id", "priority", b"priority", "unique_key", b"unique_key"]) -> None: ...
 
 Global___Message: typing_extensions.TypeAlias = Message
 
@@ -226,41 +239,56 @@ class EnqRequest(google.protobuf.message.Message):
     TTL_FIELD_NUMBER: builtins.int
     HEADERS_FIELD_NUMBER: builtins.int
     ACK_LEASE_IDS_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: builtins.int
     queue: builtins.str
     """The queue. Default: "default"."""
     request_id: builtins.str
-    """Makes a retry safe: a name made by the client, at most 128 bytes of UTF-8, unique for each distinct request to
-    this queue. Remembered for at least 5 minutes, by a durable server also across restarts. Default: none, a retry
-    enqueues again.
+    """Makes retries safe: an id chosen by the client, at most 128 bytes of UTF-8, unique for each distinct request to
+    this queue. The server remembers it for at least 5 minutes; a durable server remembers it across restarts.
+    Default: none, and a retry enqueues again.
     """
     priority: builtins.int
-    """The priority of all messages of this request, 0 to 255; higher is delivered first. Default: 0."""
+    """The priority of all messages of this request, 0 to 255; the highest is delivered first. Default: 0."""
+    key: builtins.str
+    """The key of these messages, at most 128 bytes of UTF-8. Messages of a queue that share a key are delivered in order
+    and one at a time: while one of them is leased or was given back, also with a delay, the others wait until it is
+    settled for good. Each consumer that is free gets the oldest message whose key is free. A message that waits for the
+    `delay` it was enqueued with does not hold up its key. Default: none, and the messages wait for nobody.
+    """
+    unique_key: builtins.str
+    """Makes a message unique, at most 128 bytes of UTF-8: while a message with this unique key is in the queue (ready,
+    delayed or leased), another is not enqueued, and the answer has the id of the first and `duplicate`; the leases of
+    `ack_lease_ids` are acknowledged all the same. The message of one of these leases does not count as being in the
+    queue. Only with a single body. Default: none.
+    """
     @property
     def bodies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """The payloads, one message each; at least 1 and at most 100,000. A body may be empty. Body and headers of one
-        message together are at most the server's message limit (by default 4 MiB less 16 KiB), the whole request at
-        most its request limit (by default 4 MiB).
+        """The payloads, one per message: 1 to 100,000. A body may be empty. Body and headers of one message together must fit
+        the server's message limit (by default 4 MiB less 16 KiB), and the whole request its request limit (by default
+        4 MiB).
         """
 
     @property
     def delay(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the messages stay invisible after they are enqueued, 0 to 366 days. Default: 0."""
+        """The time during which the messages stay invisible after they are enqueued, 0 to 366 days. Default: 0."""
 
     @property
     def ttl(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the messages live after they are enqueued, more than 0 and up to 3,660 days; a message that is not
-        leased by then is dropped and counted as expired. Default: for ever.
+        """The time for which the messages live after they are enqueued, more than 0 and up to 3,660 days. The server drops a
+        message that is not leased by then and counts it as expired. Default: for ever.
         """
 
     @property
     def headers(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Headers of all messages of this request: at most 64 entries and 8 KiB of keys and values. A key has at least one
-        character. Default: none.
+        character. The headers that StiQueue adds do not count, up to 2 KiB together: `stiqueue-dead-queue`,
+        `stiqueue-dead-reason`, `stiqueue-dead-attempts` and `stiqueue-moving`. Default: none.
         """
 
     @property
     def ack_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Leases to acknowledge in the same commit, at most 10,000: finishing a job and enqueueing its successor happen
+        """Leases to acknowledge in the same commit, at most 10,000, so that a job is finished and its successor enqueued
         both or neither. Default: none.
         """
 
@@ -275,9 +303,11 @@ class EnqRequest(google.protobuf.message.Message):
         ttl: google.protobuf.duration_pb2.Duration | None = ...,
         headers: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         ack_lease_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        key: builtins.str = ...,
+        unique_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["delay", b"delay", "ttl", b"ttl"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ack_lease_ids", b"ack_lease_ids", "bodies", b"bodies", "delay", b"delay", "headers", b"headers", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "ttl", b"ttl"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ack_lease_ids", b"ack_lease_ids", "bodies", b"bodies", "delay", b"delay", "headers", b"headers", "key", b"key", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "ttl", b"ttl", "unique_key", b"unique_key"]) -> None: ...
 
 Global___EnqRequest: typing_extensions.TypeAlias = EnqRequest
 
@@ -292,13 +322,13 @@ class EnqResponse(google.protobuf.message.Message):
     DUPLICATE_FIELD_NUMBER: builtins.int
     DURABILITY_FIELD_NUMBER: builtins.int
     first_id: builtins.int
-    """The id of the first message; those of the others follow without a gap."""
+    """The id of the first message; the other ids follow without a gap."""
     count: builtins.int
-    """How many messages there are."""
+    """The number of messages."""
     duplicate: builtins.bool
-    """Whether an earlier request with the same `request_id` enqueued them."""
+    """Whether an earlier request enqueued them: one with the same `request_id`, or one with the same `unique_key`."""
     durability: Global___Durability.ValueType
-    """How safe the messages are now."""
+    """The durability of the messages now."""
     def __init__(
         self,
         *,
@@ -325,33 +355,49 @@ class DeqRequest(google.protobuf.message.Message):
     WAIT_FIELD_NUMBER: builtins.int
     ACK_TIMEOUT_FIELD_NUMBER: builtins.int
     CONSUMER_FIELD_NUMBER: builtins.int
+    CONCURRENCY_FIELD_NUMBER: builtins.int
+    IDS_FIELD_NUMBER: builtins.int
     queue: builtins.str
     """The queue. Default: "default"."""
     max_messages: builtins.int
-    """How many messages to deliver in all, 0 or more. Default: 0, until the stream is cancelled."""
+    """The number of messages to deliver in total, 0 or more. Default: 0, until the stream is cancelled."""
     prefetch: builtins.int
-    """How many messages may be unsettled on this stream at a time, 1 to 10,000. Default: 0, meaning 1."""
+    """The most unsettled messages on this stream at a time, 1 to 10,000. Default: 0, meaning 1."""
     prefetch_bytes: builtins.int
-    """How many bytes of bodies and headers may be unsettled on this stream at a time, up to 1 GiB; one message is
-    delivered even when it is larger. Default: 0, meaning 16 MiB.
+    """The most unsettled bytes of bodies and headers on this stream at a time, up to 1 GiB. A stream that holds nothing
+    receives one message even if it is larger. Default: 0, meaning 16 MiB.
     """
     no_ack: builtins.bool
-    """Whether the server forgets a message as it sends it (at most once), so that nothing is to be settled. Default:
-    false. A server may do so by itself: `lease_id` is empty then, and the stream ends with OK once it has delivered
+    """Whether the server forgets a message as it sends it (at most once), so that the client settles nothing. Default:
+    false. A server may do so by itself: then `lease_id` is empty, and the stream ends with OK once it has delivered
     `prefetch` messages.
     """
     consumer: builtins.str
-    """A name for people to see in `Peek` and logs, at most 128 bytes of UTF-8. Default: the peer's address."""
+    """The consumer's name in `Peek` and logs, at most 128 bytes of UTF-8. Default: the peer's address."""
+    concurrency: builtins.int
+    """The number of messages that this client works on at a time, in the order of delivery, 1 to 10,000: 1 for a loop, the
+    number of threads for a pool. Later messages count as not begun, see `Deq`. Default: 0, every message that was sent
+    counts as begun.
+    """
     @property
     def wait(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the stream may be idle, holding nothing and getting nothing, before it ends with OK: 0 to 366 days; 0
-        delivers only what is ready now. Default (unset): for ever.
+        """The time that the stream may be idle, holding and receiving nothing, before it ends with OK: 0 to 366 days. 0
+        delivers only the messages that are ready now. Default (unset): for ever.
         """
 
     @property
     def ack_timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """How long a message may stay unsettled before it is given back although the stream lives, 0 to 7 days. Default: 0,
-        the server's default; where that is unset as well, the stream alone is the lease.
+        """The time after which an unsettled message is given back although the stream lives, 10 ms to 7 days. Default: 0, the
+        server's default; if that is unset too, the stream alone is the lease.
+        """
+
+    @property
+    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Leases exactly these messages of the queue, ready or delayed, wherever they stand: at most 10,000. Does not wait for
+        others, for a `key`, for a paused queue or for `max_leased`; the delivery counts as no attempt, however it ends, and
+        is leased also where the server forgets what it sends. A delayed one that nobody settles is due when it was. The
+        stream ends with OK once all of those that it could lease are settled. Default: none, the messages as they become
+        ready.
         """
 
     def __init__(
@@ -365,9 +411,11 @@ class DeqRequest(google.protobuf.message.Message):
         wait: google.protobuf.duration_pb2.Duration | None = ...,
         ack_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         consumer: builtins.str = ...,
+        concurrency: builtins.int = ...,
+        ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_wait", b"_wait", "ack_timeout", b"ack_timeout", "wait", b"wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_wait", b"_wait", "ack_timeout", b"ack_timeout", "consumer", b"consumer", "max_messages", b"max_messages", "no_ack", b"no_ack", "prefetch", b"prefetch", "prefetch_bytes", b"prefetch_bytes", "queue", b"queue", "wait", b"wait"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_wait", b"_wait", "ack_timeout", b"ack_timeout", "concurrency", b"concurrency", "consumer", b"consumer", "ids", b"ids", "max_messages", b"max_messages", "no_ack", b"no_ack", "prefetch", b"prefetch", "prefetch_bytes", b"prefetch_bytes", "queue", b"queue", "wait", b"wait"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_wait", b"_wait"]) -> typing.Literal["wait"] | None: ...
 
 Global___DeqRequest: typing_extensions.TypeAlias = DeqRequest
@@ -379,16 +427,35 @@ class DeqResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: builtins.int
+    SENT_MS_FIELD_NUMBER: builtins.int
+    LEASE_MS_FIELD_NUMBER: builtins.int
+    LEASED_IDS_FIELD_NUMBER: builtins.int
+    sent_ms: builtins.int
+    """The time of sending, in milliseconds of a monotonic clock of the server. The difference between two responses of a
+    stream says how much later the second was sent, so a client knows how long a response has waited unread. 0: unknown.
+    """
+    lease_ms: builtins.int
+    """The duration of these messages' leases from `sent_ms`, in milliseconds; 0: as long as the stream."""
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
         """One or more messages, in the order of delivery; several when several were ready."""
+
+    @property
+    def leased_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """In the first response of a stream with `DeqRequest.ids`: those of them that other streams hold. What is neither
+        among these nor delivered is not in the queue, with one exception: a server with a data file may not find a ready
+        message whose `key` has others before it.
+        """
 
     def __init__(
         self,
         *,
         messages: collections.abc.Iterable[Global___Message] | None = ...,
+        sent_ms: builtins.int = ...,
+        lease_ms: builtins.int = ...,
+        leased_ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["messages", b"messages"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lease_ms", b"lease_ms", "leased_ids", b"leased_ids", "messages", b"messages", "sent_ms", b"sent_ms"]) -> None: ...
 
 Global___DeqResponse: typing_extensions.TypeAlias = DeqResponse
 
@@ -404,21 +471,28 @@ class AckRequest(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     CLOSE_STREAM_FIELD_NUMBER: builtins.int
     TAKE_NEXT_FIELD_NUMBER: builtins.int
+    UNTOUCHED_FIELD_NUMBER: builtins.int
     outcome: Global___Outcome.ValueType
-    """What becomes of the messages. Default: OUTCOME_ACK."""
+    """The outcome for all these leases. Default: OUTCOME_ACK."""
     reason: builtins.str
-    """With DEAD_LETTER: why, at most 1 KiB of UTF-8, kept in the header `stiqueue-dead-reason`. Not allowed with the
-    others. Default: "rejected".
+    """With DEAD_LETTER: the reason, at most 1 KiB of UTF-8, kept in the header `stiqueue-dead-reason`. Not allowed with
+    the other outcomes. Default: "rejected".
     """
     close_stream: builtins.bool
-    """Whether to deliver nothing more on the streams of these leases and to end each once it holds nothing. Default:
-    false.
+    """Whether to deliver nothing more on the streams of these leases and to end each once it holds nothing. An expired
+    lease names its stream as well; if `DeqRequest.concurrency` is set, so does the lease that the stream settled last.
+    Default: false.
     """
     take_next: builtins.bool
-    """With the ACK of a single lease: whether its stream is given its next messages in the answer, if there are any now.
-    One call a message instead of a call and a message on the stream. Then the answer does not wait for the ack to be
-    recorded: a server that crashes in this moment delivers the message again. After a call that failed, end the stream:
-    it may hold messages that were lost on the way. Default: false.
+    """With the ACK of a single lease: whether the answer brings the stream's next messages, if any are ready. A consumer
+    then makes one call per message and needs no message on the stream. The answer does not wait until the ack is
+    recorded: a server that crashes at this moment delivers the message again. If the call fails, end the stream: it may
+    hold messages that were lost on the way. Default: false.
+    """
+    untouched: builtins.bool
+    """With REQUEUE: whether the client never began these messages, so that their delivery is no attempt. With
+    `close_stream` this applies to every message that the stream still holds, and the stream ends at once. Not allowed
+    with the other outcomes. Default: false.
     """
     @property
     def lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -426,8 +500,8 @@ class AckRequest(google.protobuf.message.Message):
 
     @property
     def delay(self) -> google.protobuf.duration_pb2.Duration:
-        """With REQUEUE: how long the message stays invisible, 0 to 366 days, default 0. With EXTEND: how long the lease
-        lasts from now, more than 0 and up to 7 days. Not allowed with the others.
+        """With REQUEUE: the time during which the message stays invisible, 0 to 366 days, default 0. With EXTEND: the time
+        that the lease lasts from now, more than 0 and up to 7 days. Not allowed with the other outcomes.
         """
 
     def __init__(
@@ -439,9 +513,10 @@ class AckRequest(google.protobuf.message.Message):
         reason: builtins.str = ...,
         close_stream: builtins.bool = ...,
         take_next: builtins.bool = ...,
+        untouched: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["delay", b"delay"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["close_stream", b"close_stream", "delay", b"delay", "lease_ids", b"lease_ids", "outcome", b"outcome", "reason", b"reason", "take_next", b"take_next"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["close_stream", b"close_stream", "delay", b"delay", "lease_ids", b"lease_ids", "outcome", b"outcome", "reason", b"reason", "take_next", b"take_next", "untouched", b"untouched"]) -> None: ...
 
 Global___AckRequest: typing_extensions.TypeAlias = AckRequest
 
@@ -455,11 +530,11 @@ class AckResponse(google.protobuf.message.Message):
     MESSAGES_FIELD_NUMBER: builtins.int
     @property
     def stale_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Those of the leases that had already expired or been settled. Nothing was done for them."""
+        """The leases that had already expired or been settled. The request did not affect them."""
 
     @property
     def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """With `take_next`: what would have come on the stream of the lease. Leased to that stream, as if it had."""
+        """With `take_next`: the next messages of the lease's stream. They are leased to it as if they had been sent on it."""
 
     def __init__(
         self,
@@ -500,7 +575,7 @@ class CntResponse(google.protobuf.message.Message):
     QUEUES_FIELD_NUMBER: builtins.int
     @property
     def queues(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QueueCounts]:
-        """One entry a queue."""
+        """One entry per queue."""
 
     def __init__(
         self,
@@ -530,14 +605,17 @@ class QueueCounts(google.protobuf.message.Message):
     REQUEUED_FIELD_NUMBER: builtins.int
     EXPIRED_FIELD_NUMBER: builtins.int
     DEAD_LETTERED_FIELD_NUMBER: builtins.int
+    BLOCKED_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    PAUSED_MS_FIELD_NUMBER: builtins.int
     queue: builtins.str
     """The queue's name."""
     ready: builtins.int
-    """Messages that can be delivered now."""
+    """Messages that are neither leased nor delayed, including those of `blocked`."""
     leased: builtins.int
-    """Messages that are delivered and not settled."""
+    """Messages that are leased: delivered and not settled."""
     delayed: builtins.int
-    """Messages that wait for their delay to pass."""
+    """Messages whose delay has not passed."""
     consumers: builtins.int
     """Open `Deq` streams."""
     bytes: builtins.int
@@ -556,6 +634,12 @@ class QueueCounts(google.protobuf.message.Message):
     """Messages whose `ttl` ran out since the server started."""
     dead_lettered: builtins.int
     """Messages moved to the dead letter queue since the server started."""
+    blocked: builtins.int
+    """Ready messages that wait for an earlier message of their `key`, which is leased or was given back."""
+    paused: builtins.bool
+    """Whether the queue is paused (see `AdminService`), so that its ready messages are not delivered."""
+    paused_ms: builtins.int
+    """Milliseconds until a paused queue goes on by itself; 0: not before it is resumed."""
     def __init__(
         self,
         *,
@@ -572,8 +656,11 @@ class QueueCounts(google.protobuf.message.Message):
         requeued: builtins.int = ...,
         expired: builtins.int = ...,
         dead_lettered: builtins.int = ...,
+        blocked: builtins.int = ...,
+        paused: builtins.bool = ...,
+        paused_ms: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acked", b"acked", "bytes", b"bytes", "consumers", b"consumers", "dead_lettered", b"dead_lettered", "delayed", b"delayed", "enqueued", b"enqueued", "expired", b"expired", "leased", b"leased", "oldest_lease_age_ms", b"oldest_lease_age_ms", "oldest_ready_age_ms", b"oldest_ready_age_ms", "queue", b"queue", "ready", b"ready", "requeued", b"requeued"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acked", b"acked", "blocked", b"blocked", "bytes", b"bytes", "consumers", b"consumers", "dead_lettered", b"dead_lettered", "delayed", b"delayed", "enqueued", b"enqueued", "expired", b"expired", "leased", b"leased", "oldest_lease_age_ms", b"oldest_lease_age_ms", "oldest_ready_age_ms", b"oldest_ready_age_ms", "paused", b"paused", "paused_ms", b"paused_ms", "queue", b"queue", "ready", b"ready", "requeued", b"requeued"]) -> None: ...
 
 Global___QueueCounts: typing_extensions.TypeAlias = QueueCounts
 
@@ -587,14 +674,20 @@ class PeekRequest(google.protobuf.message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     AFTER_ID_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
+    AFTER_PRIORITY_FIELD_NUMBER: builtins.int
     queue: builtins.str
     """The queue. Default: "default"."""
     limit: builtins.int
-    """How many messages at the most, 0 or more. Default: 0, all."""
+    """The most messages to show, 0 or more. Default: 0, all."""
     after_id: builtins.int
-    """Only messages with a greater id, for paging. Default: 0, all."""
+    """Shows only messages with a greater id, for paging. Default: 0, all."""
     state: Global___MessageState.ValueType
-    """Which messages. Default: MESSAGE_STATE_READY."""
+    """The state of the messages to show. Default: MESSAGE_STATE_READY."""
+    after_priority: builtins.int
+    """With it, `after_priority` and `after_id` name a place in the order of delivery, 0 to 255: shows only messages of a
+    lower priority, and those of this one with a greater id than `after_id`. For paging through several priorities:
+    set both to those of the last message shown. Default: unset, `after_id` holds for all priorities.
+    """
     def __init__(
         self,
         *,
@@ -602,8 +695,11 @@ class PeekRequest(google.protobuf.message.Message):
         limit: builtins.int = ...,
         after_id: builtins.int = ...,
         state: Global___MessageState.ValueType = ...,
+        after_priority: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_id", b"after_id", "limit", b"limit", "queue", b"queue", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_after_priority", b"_after_priority", "after_priority", b"after_priority"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_after_priority", b"_after_priority", "after_id", b"after_id", "after_priority", b"after_priority", "limit", b"limit", "queue", b"queue", "state", b"state"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_after_priority", b"_after_priority"]) -> typing.Literal["after_priority"] | None: ...
 
 Global___PeekRequest: typing_extensions.TypeAlias = PeekRequest
 
@@ -629,7 +725,7 @@ Global___PeekResponse: typing_extensions.TypeAlias = PeekResponse
 
 @typing.final
 class PeekedMessage(google.protobuf.message.Message):
-    """One message and where it stands."""
+    """A message and its state."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -639,18 +735,21 @@ class PeekedMessage(google.protobuf.message.Message):
     STATE_AGE_MS_FIELD_NUMBER: builtins.int
     READY_TIME_MS_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
+    BLOCKED_FIELD_NUMBER: builtins.int
     state: Global___MessageState.ValueType
-    """Its state: READY, LEASED or DELAYED."""
+    """The state: READY, LEASED or DELAYED."""
     consumer: builtins.str
-    """The consumer that holds it, when it is leased."""
+    """The consumer that holds the message, if it is leased."""
     state_age_ms: builtins.int
-    """Milliseconds since it entered this state: leased, or enqueued otherwise."""
+    """Milliseconds since the message was leased, or else since it was enqueued."""
     ready_time_ms: builtins.int
-    """When it can be delivered next, in milliseconds since 1970-01-01 UTC by the server's clock: the end of its delay, or
-    of its lease where that has a time limit. 0: now, or unknown.
+    """The end of the message's delay, or of its lease if that has a timeout, in milliseconds since 1970-01-01 UTC by the
+    server's clock. 0: ready now, or unknown.
     """
     expire_time_ms: builtins.int
-    """When its ttl runs out, in milliseconds since 1970-01-01 UTC by the server's clock. 0: never."""
+    """The end of the message's ttl, in milliseconds since 1970-01-01 UTC by the server's clock. 0: never."""
+    blocked: builtins.bool
+    """Whether it is ready and waits for an earlier message of its `key`."""
     @property
     def message(self) -> Global___Message:
         """The message, without a lease."""
@@ -664,8 +763,9 @@ class PeekedMessage(google.protobuf.message.Message):
         state_age_ms: builtins.int = ...,
         ready_time_ms: builtins.int = ...,
         expire_time_ms: builtins.int = ...,
+        blocked: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["consumer", b"consumer", "expire_time_ms", b"expire_time_ms", "message", b"message", "ready_time_ms", b"ready_time_ms", "state", b"state", "state_age_ms", b"state_age_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blocked", b"blocked", "consumer", b"consumer", "expire_time_ms", b"expire_time_ms", "message", b"message", "ready_time_ms", b"ready_time_ms", "state", b"state", "state_age_ms", b"state_age_ms"]) -> None: ...
 
 Global___PeekedMessage: typing_extensions.TypeAlias = PeekedMessage

@@ -11,10 +11,13 @@ priority, then by id; a message that is given back returns to its old place.
 
 Every error carries a `google.rpc.ErrorInfo` with domain "stiqueue" and a fixed reason such as QUEUE_FULL, so that
 clients never need to parse text. Any RPC can end with UNAVAILABLE (SHUTTING_DOWN: the server is stopping;
-retry), UNAUTHENTICATED or PERMISSION_DENIED (the server asks for a token).
+retry), UNAUTHENTICATED or PERMISSION_DENIED (the server asks for a token). A server that cannot do what a field asks
+for answers UNIMPLEMENTED (NOT_SUPPORTED) and does nothing.
 
 A queue name matches `[A-Za-z0-9._-]{1,128}`; the empty name means "default". A queue exists from its first use and
-vanishes when it is empty and unused. Another name is refused with INVALID_ARGUMENT (BAD_QUEUE_NAME).
+vanishes when it is empty and unused. The server refuses other names with INVALID_ARGUMENT (BAD_QUEUE_NAME).
+
+A duration's `nanos` range from 0 to 999,999,999; the server refuses others with INVALID_ARGUMENT (BAD_DURATION).
 """
 
 import abc
@@ -173,52 +176,63 @@ class QueueServiceStub(typing.Generic[_QueueServiceEnqType, _QueueServiceDeqType
     Enq: _QueueServiceEnqType
     """Enqueues one or more messages: all of them or none, in the order given, with consecutive ids.
 
-    Returns when the messages are as safe as the server promises (see `EnqResponse.durability`); a message can be
-    delivered from then on, not earlier. Does not block beyond that. Idempotent when `request_id` is set: a retry
-    within the remembered time enqueues nothing and returns the ids of the first call.
+    Returns when the messages are as safe as the server promises (see `EnqResponse.durability`), and no message is
+    delivered before that. Does not block beyond that. Idempotent when `request_id` is set: while the server remembers
+    the id, a retry enqueues nothing and returns the ids of the first call.
 
     Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, MESSAGE_TOO_LARGE, BAD_HEADERS, BAD_REQUEST_ID,
-    BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_QUEUE_NAME) when a field is out of range; RESOURCE_EXHAUSTED
-    (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached; FAILED_PRECONDITION (LEASE_STALE)
-    when one of `ack_lease_ids` is no longer held. After any error nothing was enqueued and nothing was settled.
+    BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_KEY, BAD_UNIQUE_KEY, BAD_QUEUE_NAME) when a field is out of range;
+    RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached;
+    FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held. After any error nothing was
+    enqueued and nothing was settled.
     """
 
     Deq: _QueueServiceDeqType
     """Dequeues messages: leases them to this stream and sends them as they become ready.
 
-    The stream is the lease. When it ends for any reason, messages that were sent on it and are not settled become
-    ready again at once, at their old place. The server never has more than `prefetch` unsettled messages on a stream.
-    Blocks while there is nothing to deliver, for as long as `wait` says. Cancelling gives back what is unsettled.
+    The stream is the lease. When it ends for any reason, its unsettled messages become ready again at once, at their
+    old place. The server never has more than `prefetch` unsettled messages on a stream. While no message is ready, the
+    stream blocks for up to `wait`. Cancelling it gives back its unsettled messages.
 
-    Ends with OK when `max_messages` were delivered and settled, when it was idle for `wait`, or after an `Ack` with
-    `close_stream`. Errors: INVALID_ARGUMENT (BAD_LIMIT, BAD_DURATION, BAD_CONSUMER, BAD_QUEUE_NAME);
-    RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS, TOO_MANY_QUEUES).
+    A delivery counts as an attempt when the message is settled (except as `AckRequest.untouched`). It also counts when
+    the stream ends or the lease expires while the message is one of the first `concurrency` unsettled ones, in the
+    order of delivery. The other messages were not begun: they go back as if they had not been delivered.
+
+    An expired lease (`ack_timeout`) goes on counting against the credit of its stream, because the client may be stuck.
+    Once `concurrency` begun messages have expired on a stream, the server sends nothing more on it. A late `Ack` of such
+    a lease shows that the client lives: the server then sends one message if the stream holds none. The first lease
+    settled in time restores the stream's credit.
+
+    Ends with OK when `max_messages` were delivered and settled, when it was idle for `wait`, after an `Ack` with
+    `close_stream`, or when those of `ids` that it could have are settled. Errors: INVALID_ARGUMENT (BAD_LIMIT,
+    BAD_DURATION, BAD_CONSUMER, BAD_IDS, BAD_QUEUE_NAME); RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS, TOO_MANY_QUEUES).
     """
 
     Ack: _QueueServiceAckType
     """Settles leases: acknowledges, requeues, dead-letters or extends them.
 
-    Returns the leases that were no longer held, which is not an error: settling twice is harmless, so a retry is
-    safe. Returns after the outcome is recorded at the server's durability: a message whose ack was answered is
-    never delivered again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
-    TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT); then nothing was settled.
+    Returns the leases that were no longer held. That is not an error: settling twice is harmless, so a retry is safe.
+    Returns once the outcome is recorded at the server's durability: after that the server never delivers an acked
+    message again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
+    TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT, BAD_UNTOUCHED); then nothing
+    was settled.
     """
 
     Cnt: _QueueServiceCntType
     """Counts messages, per queue.
 
-    Returns one entry for each queue named, with zeros for a queue that does not exist; without names, one for each
-    queue that holds messages or has consumers, sorted by name. The numbers are a snapshot. Does not block. Errors:
+    Returns one entry per named queue, with zeros for a queue that does not exist; without names, one entry per queue
+    that holds messages or has consumers, sorted by name. The numbers are a snapshot. Does not block. Errors:
     INVALID_ARGUMENT (TOO_MANY_QUEUES, BAD_QUEUE_NAME).
     """
 
     Peek: _QueueServicePeekType
     """Looks at messages without taking them.
 
-    Streams chunks: first the leased, then the ready (in the order of delivery), then the delayed messages, as far as
-    `state` asks for them. Sends nothing for an empty queue. Does not hold up the queue: a message that is enqueued
-    or settled while the stream runs may or may not appear. Errors: INVALID_ARGUMENT (BAD_LIMIT, BAD_STATE,
-    BAD_QUEUE_NAME).
+    Streams chunks: first the leased, then the ready (in the order of delivery), then the delayed messages, filtered by
+    `state`. Sends nothing for an empty queue. Does not block the queue: a message that is enqueued or settled while
+    the stream runs may or may not appear, but none appears twice. Errors: INVALID_ARGUMENT (BAD_LIMIT,
+    BAD_PRIORITY, BAD_STATE, BAD_QUEUE_NAME).
     """
 
 QueueServiceAsyncStub: typing_extensions.TypeAlias = QueueServiceStub[
@@ -255,14 +269,15 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[stiqueue.v1.queue_pb2.EnqResponse, collections.abc.Awaitable[stiqueue.v1.queue_pb2.EnqResponse]]:
         """Enqueues one or more messages: all of them or none, in the order given, with consecutive ids.
 
-        Returns when the messages are as safe as the server promises (see `EnqResponse.durability`); a message can be
-        delivered from then on, not earlier. Does not block beyond that. Idempotent when `request_id` is set: a retry
-        within the remembered time enqueues nothing and returns the ids of the first call.
+        Returns when the messages are as safe as the server promises (see `EnqResponse.durability`), and no message is
+        delivered before that. Does not block beyond that. Idempotent when `request_id` is set: while the server remembers
+        the id, a retry enqueues nothing and returns the ids of the first call.
 
         Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, MESSAGE_TOO_LARGE, BAD_HEADERS, BAD_REQUEST_ID,
-        BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_QUEUE_NAME) when a field is out of range; RESOURCE_EXHAUSTED
-        (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached; FAILED_PRECONDITION (LEASE_STALE)
-        when one of `ack_lease_ids` is no longer held. After any error nothing was enqueued and nothing was settled.
+        BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_KEY, BAD_UNIQUE_KEY, BAD_QUEUE_NAME) when a field is out of range;
+        RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached;
+        FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held. After any error nothing was
+        enqueued and nothing was settled.
         """
 
     @abc.abstractmethod
@@ -273,13 +288,22 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[stiqueue.v1.queue_pb2.DeqResponse], collections.abc.AsyncIterator[stiqueue.v1.queue_pb2.DeqResponse]]:
         """Dequeues messages: leases them to this stream and sends them as they become ready.
 
-        The stream is the lease. When it ends for any reason, messages that were sent on it and are not settled become
-        ready again at once, at their old place. The server never has more than `prefetch` unsettled messages on a stream.
-        Blocks while there is nothing to deliver, for as long as `wait` says. Cancelling gives back what is unsettled.
+        The stream is the lease. When it ends for any reason, its unsettled messages become ready again at once, at their
+        old place. The server never has more than `prefetch` unsettled messages on a stream. While no message is ready, the
+        stream blocks for up to `wait`. Cancelling it gives back its unsettled messages.
 
-        Ends with OK when `max_messages` were delivered and settled, when it was idle for `wait`, or after an `Ack` with
-        `close_stream`. Errors: INVALID_ARGUMENT (BAD_LIMIT, BAD_DURATION, BAD_CONSUMER, BAD_QUEUE_NAME);
-        RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS, TOO_MANY_QUEUES).
+        A delivery counts as an attempt when the message is settled (except as `AckRequest.untouched`). It also counts when
+        the stream ends or the lease expires while the message is one of the first `concurrency` unsettled ones, in the
+        order of delivery. The other messages were not begun: they go back as if they had not been delivered.
+
+        An expired lease (`ack_timeout`) goes on counting against the credit of its stream, because the client may be stuck.
+        Once `concurrency` begun messages have expired on a stream, the server sends nothing more on it. A late `Ack` of such
+        a lease shows that the client lives: the server then sends one message if the stream holds none. The first lease
+        settled in time restores the stream's credit.
+
+        Ends with OK when `max_messages` were delivered and settled, when it was idle for `wait`, after an `Ack` with
+        `close_stream`, or when those of `ids` that it could have are settled. Errors: INVALID_ARGUMENT (BAD_LIMIT,
+        BAD_DURATION, BAD_CONSUMER, BAD_IDS, BAD_QUEUE_NAME); RESOURCE_EXHAUSTED (TOO_MANY_CONSUMERS, TOO_MANY_QUEUES).
         """
 
     @abc.abstractmethod
@@ -290,10 +314,11 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[stiqueue.v1.queue_pb2.AckResponse, collections.abc.Awaitable[stiqueue.v1.queue_pb2.AckResponse]]:
         """Settles leases: acknowledges, requeues, dead-letters or extends them.
 
-        Returns the leases that were no longer held, which is not an error: settling twice is harmless, so a retry is
-        safe. Returns after the outcome is recorded at the server's durability: a message whose ack was answered is
-        never delivered again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
-        TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT); then nothing was settled.
+        Returns the leases that were no longer held. That is not an error: settling twice is harmless, so a retry is safe.
+        Returns once the outcome is recorded at the server's durability: after that the server never delivers an acked
+        message again (but see `take_next`). Does not block. Errors: INVALID_ARGUMENT (EMPTY_BATCH,
+        TOO_MANY_MESSAGES, BAD_LEASE_ID, BAD_OUTCOME, BAD_DURATION, BAD_REASON, BAD_TAKE_NEXT, BAD_UNTOUCHED); then nothing
+        was settled.
         """
 
     @abc.abstractmethod
@@ -304,8 +329,8 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[stiqueue.v1.queue_pb2.CntResponse, collections.abc.Awaitable[stiqueue.v1.queue_pb2.CntResponse]]:
         """Counts messages, per queue.
 
-        Returns one entry for each queue named, with zeros for a queue that does not exist; without names, one for each
-        queue that holds messages or has consumers, sorted by name. The numbers are a snapshot. Does not block. Errors:
+        Returns one entry per named queue, with zeros for a queue that does not exist; without names, one entry per queue
+        that holds messages or has consumers, sorted by name. The numbers are a snapshot. Does not block. Errors:
         INVALID_ARGUMENT (TOO_MANY_QUEUES, BAD_QUEUE_NAME).
         """
 
@@ -317,10 +342,10 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[stiqueue.v1.queue_pb2.PeekResponse], collections.abc.AsyncIterator[stiqueue.v1.queue_pb2.PeekResponse]]:
         """Looks at messages without taking them.
 
-        Streams chunks: first the leased, then the ready (in the order of delivery), then the delayed messages, as far as
-        `state` asks for them. Sends nothing for an empty queue. Does not hold up the queue: a message that is enqueued
-        or settled while the stream runs may or may not appear. Errors: INVALID_ARGUMENT (BAD_LIMIT, BAD_STATE,
-        BAD_QUEUE_NAME).
+        Streams chunks: first the leased, then the ready (in the order of delivery), then the delayed messages, filtered by
+        `state`. Sends nothing for an empty queue. Does not block the queue: a message that is enqueued or settled while
+        the stream runs may or may not appear, but none appears twice. Errors: INVALID_ARGUMENT (BAD_LIMIT,
+        BAD_PRIORITY, BAD_STATE, BAD_QUEUE_NAME).
         """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

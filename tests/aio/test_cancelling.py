@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
+from support.ports import free_port
 from support.waiting import PATIENCE, soon, until
 
 from stiqueue import AsyncMessage, AsyncSQClient, Closed, SQClient, SQServer
@@ -62,7 +63,7 @@ def test_deq_under_a_time_limit_of_asyncio_loses_nothing(server: SQServer, clien
 
 def test_a_cancelled_task_gives_its_message_back_to_its_old_place(server: SQServer, client: SQClient) -> None:
     async def body(ours: AsyncSQClient) -> None:
-        await ours.enq_many("ab")
+        await ours.enq_many(list("ab"))
         holding = asyncio.Event()
 
         async def work() -> None:
@@ -82,7 +83,7 @@ def test_a_cancelled_task_gives_its_message_back_to_its_old_place(server: SQServ
 
 def test_a_failed_task_gives_its_message_back_and_its_siblings_theirs(server: SQServer, client: SQClient) -> None:
     async def body(ours: AsyncSQClient) -> None:
-        await ours.enq_many("abc")
+        await ours.enq_many(list("abc"))
         working: list[AsyncMessage] = []
         all_there = asyncio.Event()
 
@@ -109,7 +110,7 @@ def test_a_failed_task_gives_its_message_back_and_its_siblings_theirs(server: SQ
 
 def test_what_a_task_that_ended_well_took_is_held_until_the_client_closes(server: SQServer, client: SQClient) -> None:
     async def body(ours: AsyncSQClient) -> None:
-        await ours.enq_many("ab")
+        await ours.enq_many(list("ab"))
         assert await asyncio.ensure_future(ours.deq()) == b"a"
         assert await asyncio.ensure_future(ours.deq()) == b"b"
         assert (await ours.counts()).leased == 2
@@ -120,7 +121,7 @@ def test_what_a_task_that_ended_well_took_is_held_until_the_client_closes(server
 
 def test_what_was_settled_by_hand_stays_settled_when_the_task_is_cancelled(server: SQServer, client: SQClient) -> None:
     async def body(ours: AsyncSQClient) -> None:
-        await ours.enq_many("ab")
+        await ours.enq_many(list("ab"))
         holding = asyncio.Event()
 
         async def work() -> None:
@@ -139,7 +140,7 @@ def test_what_was_settled_by_hand_stays_settled_when_the_task_is_cancelled(serve
 
 
 def test_an_exception_in_an_async_with_block_gives_back(server: SQServer, client: SQClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
 
     async def body(ours: AsyncSQClient) -> None:
         assert await ours.deq() == b"a"
@@ -153,7 +154,7 @@ def test_an_exception_in_an_async_with_block_gives_back(server: SQServer, client
 def test_a_loop_that_is_cancelled_gives_back_what_it_held_and_what_was_sent_ahead(
     server: SQServer, client: SQClient
 ) -> None:
-    client.enq_many("abcd")
+    client.enq_many(list("abcd"))
 
     async def body(ours: AsyncSQClient) -> None:
         second = asyncio.Event()
@@ -174,7 +175,7 @@ def test_a_loop_that_is_cancelled_gives_back_what_it_held_and_what_was_sent_ahea
 
 
 def test_closing_the_iterator_waits_for_the_end_of_the_loop(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
 
     async def body(ours: AsyncSQClient) -> None:
         async with aclosing(ours.consume(prefetch=2)) as loop:
@@ -259,7 +260,7 @@ def test_closing_the_client_ends_what_waits_with_closed(server: SQServer, client
 
 
 def test_closing_the_client_ends_calls_under_way_with_closed(client: SQClient) -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
 
     async def main() -> None:

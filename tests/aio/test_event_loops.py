@@ -138,7 +138,7 @@ asyncio.run(main())
 def test_the_end_of_asyncio_run_settles_as_the_end_of_an_interpreter_does(
     server: SQServer, client: SQClient, ending: str, code: int, left: bytes
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     done = run_python(HOLD.format(ending), server.port)
     assert done.returncode == code, done.stderr
     until(lambda: client.counts().consumers, 0)
@@ -324,7 +324,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("how", ["spawn", "forkserver"])
 def test_a_spawned_child_has_a_client_of_its_own(server: SQServer, client: SQClient, tmp_path: Path, how: str) -> None:
     """Also when its parent had one: it takes and settles, and gives back when it fails."""
-    client.enq_many("aaa")
+    client.enq_many(list("aaa"))
     program = tmp_path / "program.py"
     program.write_text(SPAWN)
     done = run_python(program, server.port, how)

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 
 from stiqueue import SQClient, SQServer
 from stiqueue.cli.app import app
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +127,9 @@ class Cli:
         return _on_terminal(command or [*COMMAND, *arguments], self._environment(), list(keys), size)
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | self.environment | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
+        # readline, which pytest loads, writes the size of pytest's own terminal into the environment of processes.
+        ours = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        return ours | self.environment | {"PYTHONPATH": str(ROOT), "TERM": "xterm"}
 
 
 def _on_terminal(
@@ -170,9 +173,8 @@ def nobody(unused_port: int) -> Cli:
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port that was free a moment ago."""
-    with SQServer(port=0) as server:
-        return server.port
+    """A port on which nobody listens."""
+    return free_port()
 
 
 def rest(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:

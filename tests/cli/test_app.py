@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from stiqueue import SQClient, __version__, settings
 from stiqueue.cli.app import app
 from stiqueue.cli.codes import MEANINGS, ExitCode, exit_code
+from stiqueue.cli.tables import Column, plain_table, table
 from stiqueue.errors import AccessDenied, InvalidRequest, QueueFull, StoreDamaged, TooManyConsumers, Unavailable
 from tests.cli.conftest import ROOT, Cli, posix
 from tests.support.waiting import PATIENCE, run_python
@@ -52,10 +55,7 @@ def test_the_version_is_told(nobody: Cli) -> None:
     ("arguments", "told"),
     [
         (["frob"], ["No such command 'frob'", "(see `stiqueue --help`)"]),
-        (
-            ["--port", "5", "cnt"],
-            ["No such option", "--port", ": options go behind the command (see `stiqueue --help`)"],
-        ),
+        (["--prot", "5", "cnt"], ["No such option", "--prot", "(see `stiqueue --help`)"]),
         (["cnt", "--prot", "5"], ["No such option", "--prot", "--port", "(see `stiqueue cnt --help`)"]),
         (["cnt", "--port"], ["Option '--port' requires an argument"]),
         (["cnt", "extra"], ["Got unexpected extra argument", "(see `stiqueue cnt --help`)"]),
@@ -71,6 +71,13 @@ def test_the_environment_names_the_server_and_options_win(cli: Cli, nobody: Cli)
     assert nobody.ok("cnt", "--port", str(cli.port)).text == "0\n"
     cli.environment["STIQUEUE_PORT"] = "many"
     assert "'many' is not a valid integer" in cli.fails(2, "cnt")
+
+
+def test_options_may_stand_before_the_command(cli: Cli, nobody: Cli) -> None:
+    before = ["--port", str(cli.port), "--queue", "enq"]  # a value that is the name of a command
+    assert nobody.ok(*before, "enq", "a").text == "enqueued 1 message in enq, id 1\n"
+    assert nobody.ok(*before, "--json", "peek", "--count=1").json["body"] == "a"
+    assert nobody.ok(f"--port={cli.port}", "-q", "enq", "cnt").text == "1\n"
 
 
 @pytest.mark.parametrize(
@@ -99,14 +106,53 @@ def test_a_reader_that_goes_away_is_no_error_to_speak_of(cli: Cli, client: SQCli
 # -- without the extra ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
-def test_without_the_extra_one_line_tells_what_to_install(missing: str) -> None:
-    program = (
-        f"import sys; sys.modules['{missing}'] = None; from stiqueue.cli import main; sys.argv[1:] = ['cnt']; main()"
-    )
-    done = run_python(program, cwd=ROOT)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "stiqueue: this command needs more than the library: pip install 'stiqueue[cli]'\n"
+PLAIN = [sys.executable, "-c", "import sys; sys.modules['rich'] = None; from stiqueue.cli import main; main()"]
+"""The command where the extra `cli` is not installed."""
+
+
+@posix
+def test_without_the_extra_a_terminal_shows_a_plain_table(cli: Cli, client: SQClient) -> None:
+    client.enq("x", queue="mail")
+    code, shown = cli.on_terminal(command=[*PLAIN, "queues"])
+    head, row = shown.splitlines()
+    assert (code, "\x1b" in shown) == (0, False)
+    assert head.split()[:4] == ["queue", "ready", "leased", "delayed"]
+    assert row.split()[:2] == ["mail", "1"]
+
+
+@pytest.mark.parametrize("width", [24, 60, 100])
+def test_the_plain_table_is_that_of_the_extra_without_colours(width: int) -> None:
+    columns = [
+        Column("id"),
+        Column("name", "queue", style=lambda name: "red", right=False, flexible=True),
+        Column("headers", right=False, extra=True),
+        Column("body", right=False, flexible=True),
+    ]
+    rows = [
+        {"id": 7, "name": "mail", "headers": "to=ann@example.org", "body": "x" * 200},
+        {"id": 12, "name": "a-queue-with-a-rather-long-name", "headers": "", "body": "\x1b[2J"},
+    ]
+    rich = Console(file=io.StringIO(), width=width)
+    with rich.capture() as shown:
+        rich.print(table(columns, rows, width))
+    assert plain_table(columns, rows, width) == "".join(f"{line.rstrip()}\n" for line in shown.get().splitlines())
+
+
+@posix
+def test_without_the_extra_top_prints_table_after_table(cli: Cli, client: SQClient) -> None:
+    client.enq("x", queue="mail")
+    code, shown = cli.on_terminal(command=[*PLAIN, "top", "-n", "2", "--interval", "0.01"])
+    assert code == 0
+    assert "\x1b" not in shown
+    assert shown.count("queue ") == shown.count("mail ") == 2
+
+
+@posix
+def test_without_the_extra_long_work_shows_no_bar(cli: Cli, client: SQClient) -> None:
+    code, shown = cli.on_terminal(command=["sh", "-c", 'seq 100000 | "$0" "$@"', *PLAIN, "enq"])
+    assert (code, "\x1b" in shown) == (0, False)
+    assert shown.startswith("enqueued 100,000 messages in default")
+    assert client.cnt() == 100_000
 
 
 def test_the_library_does_without_the_extra() -> None:
@@ -230,3 +276,20 @@ def test_there_is_a_completion_for_each_shell(nobody: Cli, shell: str, part: str
 
 def test_completion_knows_no_other_shell(nobody: Cli) -> None:
     assert "'csh' is not one of 'bash', 'zsh', 'fish'" in nobody.fails(2, "completion", "csh")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--host", "localhost:1234"], 'host: .*write host="localhost", port=1234'),
+        (["--host", "[::1]"], 'host: .*write host="::1"'),
+        (["--timeout", "inf"], "'inf' is not a duration"),
+        (["--timeout", "nan"], "'nan' is not a duration"),
+        (["--timeout", "1e10"], "'1e10' is not a duration"),
+        (["--timeout", "9" * 400], "inf seconds are more than"),
+        (["--timeout", "-1"], "'-1' is not a duration"),
+        (["--timeout", ""], "'' is not a duration"),
+    ],
+)
+def test_an_address_or_a_duration_that_is_none_is_one_line(cli: Cli, option: list[str], words: str) -> None:
+    assert re.search(words, cli.fails(2, "cnt", *option))

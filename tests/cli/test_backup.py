@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +14,9 @@ from typing import Any
 import pytest
 
 from stiqueue import LocalSQClient, SQClient, SQServer, State
-from stiqueue.transfer import copied
+from stiqueue.client.copy import copied
 from tests.cli.conftest import Cli, bodies, posix
+from tests.support.waiting import PATIENCE
 
 HOUR_MS = 3_600_000
 
@@ -170,7 +174,7 @@ def test_what_has_expired_is_left_out(cli: Cli, client: SQClient, file: Path) ->
 def test_a_line_that_is_no_message_is_told(cli: Cli, client: SQClient, file: Path, line: str) -> None:
     file.write_text(f"{json.dumps(row(1, priority=3))}\n{json.dumps(row(2))}\n{line}\n")
     told = cli.fails(2, "import", str(file))
-    assert "line 3: no message of `stiqueue export`" in told
+    assert "line 3: not a message of `stiqueue export`" in told
     assert told.endswith("; with the first 1 line done")
     assert client.cnt(queue="q") == 1
 
@@ -198,10 +202,92 @@ def test_what_is_taken_while_it_is_copied_is_copied() -> None:
 
 def test_what_is_given_back_while_it_is_copied_is_copied_once() -> None:
     with LocalSQClient(auto_ack=False) as client:
-        client.enq_many("abc")
+        client.enq_many(list("abc"))
         message = client.deq()
         assert message is not None
         copy = copied(client, "default")
         assert next(copy) == b"a"
         message.requeue()
         assert [bytes(each) for each in copy] == [b"b", b"c"]
+
+
+# -- what FILE may be -------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_pipe_is_written_to(cli: Cli, client: SQClient, file: Path) -> None:
+    client.enq("a")
+    os.mkfifo(file)
+    with cli.start("export", str(file)) as process:
+        assert [json.loads(line)["body"] for line in file.read_text().splitlines()] == ["YQ=="]
+        assert process.wait(PATIENCE) == 0
+    assert stat.S_ISFIFO(file.lstat().st_mode)
+
+
+@posix
+def test_a_device_is_written_to(cli: Cli, client: SQClient, file: Path) -> None:
+    """One that is like /dev/null, and a symbolic link to it."""
+    client.enq("a")
+    try:
+        os.mknod(file, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        file.write_bytes(b"")
+    except PermissionError:
+        pytest.skip("only root makes devices, where that is allowed")
+    link = file.with_name("link")
+    link.symlink_to(file)
+    for name in (file, link):
+        assert cli.ok("export", str(name)).text == f"exported 1 message of 1 queue to {name}\n"
+    assert stat.S_ISCHR(file.lstat().st_mode)
+    assert link.is_symlink()
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, link.name]
+
+
+@posix
+def test_stdout_by_its_other_names(cli: Cli, client: SQClient, file: Path) -> None:
+    client.enq("a")
+    for name in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        done = cli.shell(f"stiqueue export {name} --json | head -n 1")
+        assert (done.code, done.json["body"]) == (0, "YQ=="), name
+    assert cli.shell(f"stiqueue export /dev/fd/3 3> {file} > /dev/null").code == 0
+    assert [row["body"] for row in lines(file)] == ["YQ=="]
+
+
+@posix
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_stays_and_its_file_is_replaced(cli: Cli, client: SQClient, file: Path, exists: bool) -> None:
+    client.enq("a")
+    target = file.with_name("elsewhere")
+    if exists:
+        target.write_text("old")
+    file.symlink_to(target)
+    cli.ok("export", str(file))
+    assert file.is_symlink()
+    assert [row["body"] for row in lines(target)] == ["YQ=="]
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, target.name]
+
+
+@posix
+def test_what_is_no_file_and_no_pipe_is_refused(cli: Cli, client: SQClient, file: Path) -> None:
+    client.enq("a")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(file))
+        assert "is neither a regular file nor" in cli.fails(1, "export", str(file))
+        assert stat.S_ISSOCK(file.lstat().st_mode)
+
+
+@posix
+def test_the_part_is_a_new_file(cli: Cli, client: SQClient, file: Path) -> None:
+    """What a killed export left is replaced, with its mode; a link at its name is not followed."""
+    client.enq("a")
+    part = Path(f"{file}.part")
+    part.write_text("left")
+    part.chmod(0o644)
+    cli.ok("export", str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+    precious = file.with_name("precious")
+    precious.write_text("precious")
+    part.symlink_to(precious)
+    assert "is in the way" in cli.fails(1, "export", str(file))
+    assert precious.read_text() == "precious"
+    assert part.is_symlink()

@@ -62,8 +62,10 @@ def test_what_nobody_read_goes_back(cli: Cli, client: SQClient) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)])
 def test_it_can_be_stopped_while_it_waits(cli: Cli, client: SQClient, number: signal.Signals, code: int) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
+    ours = signal.signal(number, signal.SIG_DFL)  # a command ignores what its parent ignores, as nohup does SIGHUP
     with cli.start("consume", "--prefetch", "10") as process:
+        signal.signal(number, ours)
         until(lambda: client.counts().acked, 2)
         process.send_signal(number)
         assert process.communicate(timeout=PATIENCE) == (b"a\nb\n", b"")
@@ -80,7 +82,7 @@ def test_it_can_be_stopped_in_the_middle_of_many(cli: Cli, client: SQClient) -> 
         process.send_signal(signal.SIGTERM)
         out, err = rest(process)
     assert process.returncode == 0
-    assert set(err.splitlines()) <= {b"stiqueue: stopping after this message; once more to stop at once"}
+    assert set(err.splitlines()) <= {b"stiqueue: stopping after this message; repeat to stop at once"}
     printed = 1 + len(out.splitlines())
     until(lambda: client.counts().leased, 0)
     counts = client.counts()
@@ -162,7 +164,7 @@ def test_a_command_may_leave_its_stdin_alone(cli: Cli, client: SQClient) -> None
 
 
 def test_what_the_command_prints_is_seen_in_order(cli: Cli, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     assert cli.process("consume", *DRAIN, "--prefetch", "3", "--exec", "cat; echo").text == "a\nb\nc\n"
 
 
@@ -187,7 +189,7 @@ def test_a_failed_message_waits_a_second_by_default(cli: Cli, client: SQClient) 
 def test_without_a_delay_a_failed_message_is_tried_again_before_all_others(
     cli: Cli, client: SQClient, tmp_path: Path
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     command = f"cat >> {tmp_path}/seen; test $STIQUEUE_ATTEMPT = 3 -o $STIQUEUE_ID = 2"
     done = cli.run("consume", *DRAIN, "--retry-delay", "0", "--exec", command)
     assert [line.partition(": ")[2] for line in done.err.splitlines()] == [
@@ -202,10 +204,10 @@ def test_without_a_delay_a_failed_message_is_tried_again_before_all_others(
 def test_a_command_that_cannot_be_run_ends_it_and_the_message_goes_back(
     cli: Cli, client: SQClient, command: str, status: int
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     done = cli.run("consume", "--prefetch", "2", "--exec", command, "--json")
     assert done.code == 1
-    assert done.err.splitlines()[-1] == f"stiqueue: the command of --exec cannot be run: exit status {status}"
+    assert done.err.splitlines()[-1] == f"stiqueue: cannot run the command of --exec: exit status {status}"
     until(lambda: bodies(client), [b"a", b"b"])
 
 
@@ -223,13 +225,13 @@ def test_json_tells_how_each_message_went(cli: Cli, client: SQClient) -> None:
 def test_stopping_lets_the_command_finish_and_gives_the_others_back(
     cli: Cli, client: SQClient, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     command = f"touch {tmp_path}/begun; until test -e {tmp_path}/finish; do sleep 0.05; done; cat"
     with cli.start("consume", "--prefetch", "3", "--exec", command) as process:
         until((tmp_path / "begun").exists)
         process.send_signal(number)
         assert process.stderr is not None
-        assert process.stderr.readline() == b"stiqueue: stopping after this message; once more to stop at once\n"
+        assert process.stderr.readline() == b"stiqueue: stopping after this message; repeat to stop at once\n"
         (tmp_path / "finish").touch()
         assert rest(process) == (b"a", b"")
     assert process.returncode == code
@@ -273,6 +275,7 @@ def test_a_message_acked_too_late_is_told() -> None:
         client.enq("a")
         command = "test $STIQUEUE_ATTEMPT -gt 1 || sleep 0.8"
         done = Cli(server.port).run("consume", *DRAIN, "--exec", command, "--json")
-    assert done.err.splitlines()[0] == "stiqueue: message 1 was acked too late: it is or was delivered again"
+    first, *_ = done.err.splitlines()
+    assert first == "stiqueue: message 1 was acked too late: its lease had ended, so it is delivered again"
     outcomes = [line["outcome"] for line in done.jsons]
     assert (outcomes[0], outcomes[-1]) == ("stale", "acked")

@@ -21,7 +21,7 @@ def test_it_prints_the_body_and_acks(cli: Cli, client: SQClient, server: SQServe
 
 
 def test_it_takes_no_more_than_it_is_asked_to(cli: Cli, client: SQClient) -> None:
-    client.enq_many("abcde")
+    client.enq_many(list("abcde"))
     assert cli.ok("deq", "-n", "3").out == b"a\nb\nc\n"
     assert [(bytes(message), message.attempt) for message in client.peek_messages()] == [(b"d", 0), (b"e", 0)]
 
@@ -73,7 +73,7 @@ def test_it_waits_for_a_message(cli: Cli, client: SQClient) -> None:
 
 
 def test_no_ack_takes_at_most_once(cli: Cli, client: SQClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     assert cli.ok("deq", "--no-ack").out == b"a\n"
     assert bodies(client) == [b"b"]
 

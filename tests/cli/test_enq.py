@@ -14,7 +14,9 @@ import pytest
 
 from stiqueue import SQClient, SQServer
 from stiqueue.cli.lines import CHUNK_BYTES, read_batches
+from stiqueue.errors import InvalidRequest
 from tests.cli.conftest import Cli, bodies, posix, rest
+from tests.support.script import LOST, Script, played
 from tests.support.waiting import PATIENCE, until
 
 
@@ -119,7 +121,7 @@ def test_batches_hold_what_came_in_in_order_and_never_too_much() -> None:
     assert list(read_batches(Trickle([b"a\nb", b"c\n", b"d", b"e", b"\n"]), b"\n")) == [[b"a"], [b"bc"], [b"de"]]
     lines = [b"%d" % number for number in range(2_500)]
     batches = list(read_batches(Trickle([b"\n".join(lines)]), b"\n"))
-    assert list(map(len, batches)) == [1_000, 1_000, 499, 1]
+    assert list(map(len, batches)) == [999, 999, 501, 1]
     assert [line for batch in batches for line in batch] == lines
     long = b"x" * CHUNK_BYTES
     assert list(read_batches(Trickle([b"a\n" + long, long, b"\nb\nc\n"]), b"\n")) == [
@@ -145,10 +147,10 @@ def test_batches_hold_what_came_in_in_order_and_never_too_much() -> None:
         (["--header", "=x", "x"], "'=x' is not KEY=VALUE"),
         (["--header", "k=" + "v" * 9000, "x"], "headers: 9,001 bytes of keys and values are above the limit of 8,192"),
         (["--request-id", "i" * 129, "x"], "request_id: 129 bytes are above the limit of 128"),
-        (["--request-id", "i", "x", "y"], "--request-id is for one message"),
-        (["--request-id", "i"], "--request-id is for one message"),
-        (["--whole", "x"], "the messages are arguments or on stdin"),
-        (["--null", "--whole"], "stdin is one message or several"),
+        (["--request-id", "i", "x", "y"], "--request-id needs exactly one message"),
+        (["--request-id", "i"], "--request-id needs exactly one message"),
+        (["--whole", "x"], "--null and --whole read stdin: leave out MESSAGE"),
+        (["--null", "--whole"], "--null and --whole: give only one of them"),
         (["--port", "0", "x"], "0 is not in the range 1<=x<=65535"),
         (["--colour", "red", "x"], "No such option"),
     ],
@@ -258,3 +260,20 @@ def test_a_person_types_messages(cli: Cli, client: SQClient) -> None:
     code, shown = cli.on_terminal("enq", keys=keys)
     assert (code, shown.splitlines()[-1]) == (0, "enqueued 2 messages in default")
     assert bodies(client) == [b"one", b"two"]
+
+
+def test_only_the_request_that_was_refused_is_divided() -> None:
+    """Of arguments that make several requests."""
+    arguments = [*map(str, range(1_000)), "x" * 40_000, "y" * 40_000]
+    with SQServer(port=0, buff_size=64 << 10) as server, SQClient(port=server.port) as client:
+        assert "enqueued 1,002 messages" in Cli(server.port).ok("enq", *arguments).text
+        assert [message.decode() for message in client.peek_messages()] == arguments
+
+
+def test_a_batch_is_divided_only_when_it_was_certainly_refused() -> None:
+    """At the first try, whose answer was lost, it may have been enqueued."""
+    with played(Script(LOST, InvalidRequest("too large", "MESSAGE_TOO_LARGE"))) as script:
+        script.go.set()
+        told = Cli(script.port).fails(2, "enq", "a", "b")
+    assert "0 messages enqueued before, and perhaps the 2 after them" in told
+    assert all(len(ids) == 1 for ids in script.request_ids.values())

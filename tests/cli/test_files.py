@@ -53,7 +53,7 @@ def test_a_damaged_file_is_told_and_salvaged(nobody: Cli, damaged: Path, tmp_pat
 
     out = tmp_path / "saved.db"
     told = nobody.ok("salvage", str(damaged), str(out)).text
-    assert told == f"saved {readable:,} messages in {out}, {lost:,} are lost as far as is known\n"
+    assert told == f"saved {readable:,} messages in {out}, {lost:,} are lost\n"
     assert damaged.read_bytes() == before
     with SQServer(port=0, data=str(out)) as server:
         assert int(Cli(server.port).ok("cnt", "--queue", "mail").text) == readable - 1
@@ -62,7 +62,13 @@ def test_a_damaged_file_is_told_and_salvaged(nobody: Cli, damaged: Path, tmp_pat
 
 def test_salvage_tells_scripts_what_it_did(nobody: Cli, file: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "saved.db")
-    assert nobody.ok("salvage", "--json", str(file), out).json == {"out": out, "saved": COUNT + 1, "lost": 0}
+    assert nobody.ok("salvage", "--json", str(file), out).json == {
+        "out": out,
+        "saved": COUNT + 1,
+        "lost": 0,
+        "lost_is_exact": True,
+        "missing_transactions": 0,
+    }
 
 
 def test_salvage_writes_over_nothing(nobody: Cli, file: Path, tmp_path: Path) -> None:
@@ -107,3 +113,24 @@ def test_work_is_shown_on_a_terminal_and_gone_afterwards(nobody: Cli, file: Path
     assert code == 0
     assert shown.rstrip().endswith("transactions: good")
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+
+
+def test_a_file_without_its_mark_is_good_as_far_as_is_known(nobody: Cli, file: Path) -> None:
+    """As one that `salvage` has made."""
+    Path(f"{file}-mark").unlink()
+    told = (
+        "good; how many are lost is not known: without its mark nothing tells whether later transactions are missing\n"
+    )
+    assert nobody.ok("check", str(file)).text.endswith(told)
+    report = nobody.ok("check", "--json", str(file)).json
+    assert (report["lost"], report["lost_is_exact"], report["missing_transactions"]) == (0, False, None)
+
+
+def test_a_loss_is_told_in_the_same_words_by_check_and_salvage(nobody: Cli, damaged: Path, tmp_path: Path) -> None:
+    """Without its mark a damaged file may lack more than it knows of."""
+    Path(f"{damaged}-mark").unlink()
+    done = nobody.run("check", str(damaged))
+    lost = nobody.run("check", "--json", str(damaged)).json["lost"]
+    words = f"at least {lost} are lost, how many more is not known: without its mark nothing tells whether later"
+    assert f"messages can be read, {words} transactions are missing" in done.lines[-1]
+    assert words in nobody.ok("salvage", str(damaged), str(tmp_path / "saved.db")).text

@@ -24,7 +24,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 def test_cnt_counts_what_is_ready(cli: Cli, client: SQClient) -> None:
     assert cli.ok("cnt").text == "0\n"
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     client.enq("later", delay=60)
     client.deq()
     assert cli.ok("cnt").text == "2\n"
@@ -45,7 +45,7 @@ def test_peek_shows_where_messages_stand(cli: Cli, client: SQClient) -> None:
         assert (ready["id"], ready["state"], ready["attempt"], ready["priority"]) == ("2", "ready", "0", "9")
         (leased,) = rows(cli.ok("peek", "--state", "leased").text)
         assert (leased["id"], leased["attempt"], leased["consumer"]) == ("1", "1", "worker-1")
-        assert (leased["headers"], leased["body"]) == ("to=ann", "held")
+        assert (leased["headers"], leased["body"]) == ('{"to": "ann"}', "held")
         (delayed,) = rows(cli.ok("peek", "--state", "delayed").text)
         assert (delayed["id"], 3_500_000 < int(delayed["due_ms"]) <= 3_600_000) == ("3", True)
         assert [row["id"] for row in rows(cli.ok("peek", "--state", "all").text)] == ["1", "2", "3"]
@@ -73,11 +73,18 @@ def test_bodies_are_harmless_and_short(cli: Cli, client: SQClient) -> None:
     assert [row["encoding"] for row in cli.ok("peek", "--json").jsons] == ["utf-8", "base64", "utf-8"]
 
 
+def test_headers_in_a_pipe_can_be_told_apart(cli: Cli, client: SQClient) -> None:
+    headers = {"a": "1 b=2", "c": "tab\there"}
+    client.enq("x", headers=headers)
+    (row,) = rows(cli.ok("peek").text)
+    assert json.loads(row["headers"]) == headers
+
+
 # -- queues -----------------------------------------------------------------------------------------------------------
 
 
 def test_queues_lists_those_in_use(cli: Cli, client: SQClient) -> None:
-    client.enq_many("abc", queue="mail")
+    client.enq_many(list("abc"), queue="mail")
     client.enq("x", queue="mail.dead")
     client.deq(queue="mail")
     mail, dead = rows(cli.ok("queues").text)
@@ -124,11 +131,11 @@ def test_colours_can_be_switched_off(cli: Cli, client: SQClient, monkeypatch: py
 
 
 def test_top_tells_rates(cli: Cli, client: SQClient) -> None:
-    client.enq_many("abcd", queue="q")
+    client.enq_many(list("abcd"), queue="q")
     with cli.start("top", "--json", "--interval", "300ms", "-n", "3") as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
-        client.enq_many("x" * 100, queue="q")
+        client.enq_many(["x"] * 100, queue="q")
         client.deq(queue="q")
         client.ack()
         others = [json.loads(line) for line in process.stdout.read().splitlines()]
@@ -140,10 +147,25 @@ def test_top_tells_rates(cli: Cli, client: SQClient) -> None:
     assert others[-1]["time_ms"] - first["time_ms"] >= 590
 
 
+@posix
+def test_top_says_which_columns_a_narrow_terminal_hides(cli: Cli, client: SQClient) -> None:
+    client.enq("x", queue="q")
+    _, wide = cli.on_terminal("top", "-n", "1", size=(24, 160))
+    assert "too narrow" not in plain(wide)
+    assert " dead " in plain(wide), "dead letters are shown"
+    _, narrow = cli.on_terminal("top", "-n", "1", size=(24, 75))
+    (told,) = [line for line in plain(narrow).splitlines() if "too narrow for: " in line]
+    assert told.strip().endswith("size")
+
+
 def test_top_without_a_terminal_prints_lines(cli: Cli, client: SQClient) -> None:
     client.enq("x", queue="q")
     lines = cli.ok("top", "-n", "2", "--interval", "10ms").lines
     assert [line.split("\t")[1] for line in lines] == ["queue", "q"] * 2
+
+
+def test_top_does_not_look_without_a_pause(cli: Cli) -> None:
+    assert "0 seconds are less than 0.01" in cli.fails(2, "top", "-n", "1", "--interval", "0")
 
 
 @posix
@@ -164,19 +186,19 @@ def test_a_narrow_terminal_leaves_out_columns_instead_of_cutting_numbers(cli: Cl
         code, shown = cli.on_terminal(*command, size=(12, 60))
         assert code == 0
         assert "12,345" in shown
-        assert "held" not in shown
+        assert "held" not in plain(shown).partition("too narrow for: ")[0]
     assert "q quits" in shown
 
 
 @posix
 def test_top_shows_the_busiest_when_there_are_too_many(cli: Cli, client: SQClient) -> None:
     for number in range(30):
-        client.enq_many("x" * (number + 1), queue=f"q{number:02}")
+        client.enq_many(["x"] * (number + 1), queue=f"q{number:02}")
     code, shown = cli.on_terminal("top", "-n", "1", size=(12, 100))
     assert code == 0
     assert "q29" in shown
     assert "q00" not in shown
-    assert "and 23 more" in shown
+    assert "and 24 more" in shown
 
 
 @posix

@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 
 from stiqueue import LocalSQClient, QueueFull, SQClient, SQServer
-from stiqueue.client import BaseClient
-from stiqueue.message import Outcome, Settlement
-from stiqueue.moving import STAGING_HEADER, Move
+from stiqueue.client.base import BaseClient
+from stiqueue.client.move import Move
+from stiqueue.message import DEAD_REASON_HEADER, STAGING_HEADER, Outcome, Settlement
 from tests.cli.conftest import Cli, bodies
 from tests.support.nats_servers import NatsServer
+from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE
 
 STAGED = "default.moving"
+NO_ROOM_FOR_A_MARK = {DEAD_REASON_HEADER: "x" * 2_000}
+"""More than StiQueue puts there, so that its own headers have no room for one more."""
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ def test_requests_are_as_small_as_the_target_wants_them(cli: Cli, client: SQClie
 
 
 def test_messages_without_room_for_a_mark_are_moved_as_well(cli: Cli, client: SQClient, other: SQClient) -> None:
-    most = {f"key-{number}": "text" for number in range(64)}
+    most = NO_ROOM_FOR_A_MARK
     client.enq_many(["a", "b"], headers=most)
     client.enq("c")
     cli.ok("move", to(other))
@@ -166,14 +169,14 @@ def test_while_producers_and_consumers_are_at_work(cli: Cli, client: SQClient, o
 def test_a_full_target_is_told_and_goes_on_later(cli: Cli, client: SQClient) -> None:
     client.enq_many(str(number) for number in range(3_000))
     with SQServer(port=0, max_messages=1_500) as server, SQClient(port=server.port) as full:
-        assert cli.fails(5, "move", to(full)).endswith("; 1,000 messages moved before")
+        assert cli.fails(5, "move", to(full)).endswith("; 999 messages moved before")
         came = bodies(full)
         full.purge()
         assert "moved before" in cli.fails(5, "move", to(full))
         came += bodies(full)
         full.purge()
         done = cli.run("move", to(full))
-        assert done.err == "stiqueue: 1,000 messages of them had been left in the middle by a move that was stopped\n"
+        assert done.err == "stiqueue: 999 messages of them came from an earlier move that was stopped\n"
         came += bodies(full)
     assert [int(body) for body in came] == list(range(3_000))
 
@@ -191,11 +194,11 @@ def test_an_address_that_is_none(cli: Cli, address: str) -> None:
 
 
 def test_nowhere_else(cli: Cli) -> None:
-    assert "is there already" in cli.fails(2, "move", f"127.0.0.1:{cli.port}")
+    assert "source and target are the same queue" in cli.fails(2, "move", f"127.0.0.1:{cli.port}")
 
 
 def test_a_second_move_waits_for_the_first(client: SQClient, other: SQClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stiqueue.moving.OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr("stiqueue.client.move.OTHERS_SECONDS", 0.2)
     client.enq("a")
     move = Move(client, other, "default")
     thread = threading.Thread(target=move.run, kwargs={"wait": 1.0}, daemon=True)
@@ -244,6 +247,7 @@ def fill(client: SQClient) -> list[bytes]:
     """Enqueue messages of several kinds; return their bodies in the order of delivery."""
     client.enq_many(["a", "b", "c"])
     client.enq("many headers", headers={f"key-{number}": "" for number in range(64)})
+    client.enq("no room for a mark", headers=NO_ROOM_FOR_A_MARK)
     client.enq_many(["d", "e"], headers={"key": "value"})
     client.enq("f", ttl=3600)
     return bodies(client)
@@ -277,7 +281,7 @@ def test_it_may_die_at_any_request(which: str, answered: bool) -> None:
 def test_a_server_that_ends_the_streams_meanwhile(tmp_path: Path, other: SQClient) -> None:
     """The source is started again in the middle: what was leased comes again, and is moved once."""
     data = tmp_path / "queue.db"
-    server = SQServer(port=0, data=data).start()
+    server = SQServer(port=free_port(), data=data).start()
     port = server.port
     with SQClient(port=port) as client:
         client.enq_many(str(number) for number in range(2_500))
@@ -352,7 +356,7 @@ def test_told_to_stop_it_says_how_far_it_came(cli: Cli, client: SQClient, other:
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGTERM
-    assert err == b"stiqueue: stopped with 1 message moved; the same command goes on\n"
+    assert err == b"stiqueue: stopped with 1 message moved; run the same command to continue\n"
 
 
 # -- a cluster --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def dead_letters(client: SQClient, count: int) -> None:
 
 
 def test_purge_drops_what_is_ready(cli: Cli, client: SQClient) -> None:
-    client.enq_many("abc", queue="q")
+    client.enq_many(list("abc"), queue="q")
     client.enq("later", queue="q", delay=60)
     assert cli.ok("purge", "--queue", "q", "--yes").text == "dropped 3 messages of q\n"
     counts = client.counts(queue="q")
@@ -26,9 +26,17 @@ def test_purge_drops_what_is_ready(cli: Cli, client: SQClient) -> None:
     assert cli.ok("purge", "--queue", "q", "--yes", "--json").json == {"queue": "q", "dropped": 0}
 
 
+def test_purge_drops_what_is_delayed(cli: Cli, client: SQClient) -> None:
+    client.enq("now", queue="q")
+    client.enq("later", queue="q", delay=60)
+    assert cli.ok("purge", "--queue", "q", "--yes", "--state", "delayed").text == "dropped 1 message of q\n"
+    client.enq("later", queue="q", delay=60)
+    assert cli.ok("purge", "--queue", "q", "--yes", "--state", "all").text == "dropped 2 messages of q\n"
+
+
 def test_purge_does_nothing_when_there_is_nobody_to_ask(cli: Cli, client: SQClient) -> None:
     client.enq("a")
-    assert "say --yes" in cli.fails(2, "purge", stdin=b"y\n")
+    assert "give --yes to drop messages" in cli.fails(2, "purge", stdin=b"y\n")
     assert client.cnt() == 1
 
 
@@ -45,7 +53,7 @@ def test_purge_does_nothing_when_there_is_nobody_to_ask(cli: Cli, client: SQClie
     ],
 )
 def test_purge_asks_on_a_terminal(cli: Cli, client: SQClient, answer: bytes, code: int, told: str, left: int) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     ended, shown = cli.on_terminal("purge", keys=[(b"Drop 2 messages of default? [y/N]", answer)])
     assert (ended, client.cnt()) == (code, left)
     assert told in shown
@@ -71,7 +79,7 @@ def test_redrive_without_dead_letters_is_no_error(cli: Cli, client: SQClient) ->
     dead_letters(client, 1)
     done = cli.run("redrive", "--queue", "mail.dead")
     assert (done.code, done.text) == (0, "moved 0 messages from mail.dead.dead\n")
-    assert done.err == "stiqueue: --queue names the queue that messages died in, perhaps mail\n"
+    assert done.err == "stiqueue: --queue names the original queue of the dead letters, perhaps mail\n"
 
 
 @pytest.mark.parametrize("command", ["purge", "redrive"])

@@ -10,8 +10,8 @@ import pytest
 from support.bridge import BridgedClient, EventLoop
 
 from stiqueue import LocalSQClient, SQClient, SQServer
-from stiqueue.client import BaseClient
-from stiqueue.engines.local import LocalEngine
+from stiqueue.client.base import BaseClient
+from stiqueue.engines.local.engine import LocalEngine
 
 
 class Place:

@@ -8,13 +8,13 @@ import pytest
 from support.waiting import Call, until
 
 from stiqueue import Closed, InvalidRequest
-from stiqueue.client import BaseClient
+from stiqueue.client.base import BaseClient
 
 from .conftest import Place
 
 
 def test_the_loop_acks_each_message_and_ends_when_nothing_came(client: BaseClient, other: BaseClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     assert [message.decode() for message in client.consume(timeout=0)] == ["a", "b", "c"]
     counts = other.counts()
     assert (counts.acked, counts.consumers) == (3, 0)
@@ -36,14 +36,14 @@ def test_the_loop_waits_for_messages(client: BaseClient, other: BaseClient) -> N
 
 
 def test_a_message_is_held_while_the_loop_works_on_it(client: BaseClient, other: BaseClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     for message in client.consume(timeout=0):
         assert other.counts().leased == 1
         assert message.attempt == 1
 
 
 def test_break_gives_back_the_last_message_and_those_sent_ahead(client: BaseClient, other: BaseClient) -> None:
-    client.enq_many("abcdef")
+    client.enq_many(list("abcdef"))
     for message in client.consume(prefetch=4):
         if message == b"c":
             break
@@ -53,7 +53,7 @@ def test_break_gives_back_the_last_message_and_those_sent_ahead(client: BaseClie
 
 
 def test_an_exception_gives_back_the_last_message(client: BaseClient, other: BaseClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
 
     def work() -> None:
         for message in client.consume():
@@ -81,7 +81,7 @@ def test_what_is_settled_by_hand_is_not_acked_again(client: BaseClient, other: B
 
 
 def test_what_is_settled_by_hand_before_a_break_stays_settled(client: BaseClient, other: BaseClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     for message in client.consume():
         message.ack()
         break
@@ -92,7 +92,7 @@ def test_what_is_settled_by_hand_before_a_break_stays_settled(client: BaseClient
 
 def test_without_auto_ack_the_loop_acks_nothing(place: Place, other: BaseClient) -> None:
     client = place.client(auto_ack=False)
-    other.enq_many("abc")
+    other.enq_many(list("abc"))
     loop = client.consume(prefetch=3)
     a, b, c = next(loop), next(loop), next(loop)
     assert other.counts().leased == 3
@@ -105,7 +105,7 @@ def test_without_auto_ack_the_loop_acks_nothing(place: Place, other: BaseClient)
 
 def test_with_no_ack_required_nothing_is_leased(place: Place, other: BaseClient) -> None:
     client = place.client(ack_required=False)
-    other.enq_many("abc")
+    other.enq_many(list("abc"))
     for message in client.consume(prefetch=1, timeout=0):
         assert message.ack() is False
         assert other.counts().leased == 0
@@ -141,7 +141,7 @@ def test_a_prefetch_out_of_range_is_refused(client: BaseClient, prefetch: int) -
 
 def test_a_slow_loop_acks_in_time(place: Place, other: BaseClient) -> None:
     client = place.client(ack_timeout=30)
-    other.enq_many("abc")
+    other.enq_many(list("abc"))
     loop = client.consume(prefetch=1)
     next(loop)
     next(loop)

@@ -9,7 +9,7 @@ import pytest
 from support.waiting import Call, until
 
 from stiqueue import InvalidRequest, QueueFull
-from stiqueue.client import BaseClient
+from stiqueue.client.base import BaseClient
 from stiqueue.limits import MESSAGE_ROOM
 
 from .conftest import Place
@@ -144,7 +144,7 @@ def test_bad_input_is_refused_with_its_reason_and_changes_nothing(
 
 
 def test_a_delay_that_is_no_number_is_refused(client: BaseClient) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(InvalidRequest, match="delay: None is no number of seconds"):
         client.enq("a", delay=None)  # type: ignore[arg-type]
     assert client.enq("a") == 1
 
@@ -188,7 +188,7 @@ def test_enq_many_gives_all_messages_the_same_properties(client: BaseClient) -> 
 def test_enq_many_keeps_the_requests_before_the_one_that_was_refused(client: BaseClient) -> None:
     with pytest.raises(QueueFull):
         client.enq_many(map(str, range(5_000)))
-    assert client.cnt() == 1_000
+    assert client.cnt() == 999
 
 
 @pytest.mark.options(max_messages=1)

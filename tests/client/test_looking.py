@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from stiqueue import InvalidRequest, State
-from stiqueue.client import BaseClient
+from stiqueue.client.base import BaseClient
 
 from .conftest import Place
 
 
 def test_cnt_counts_what_is_ready_now(client: BaseClient) -> None:
     assert client.cnt() == 0
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     client.enq("late", delay=3600)
     assert client.cnt() == 3
     client.deq(timeout=0)
@@ -22,7 +22,7 @@ def test_cnt_counts_what_is_ready_now(client: BaseClient) -> None:
 
 
 def test_counts_and_queues_tell_more(client: BaseClient) -> None:
-    client.enq_many("abc", queue="q")
+    client.enq_many(list("abc"), queue="q")
     client.deq(timeout=0, queue="q")
     counts = client.counts(queue="q")
     assert (counts.queue, counts.ready, counts.leased, counts.consumers, counts.bytes) == ("q", 2, 1, 1, 3)
@@ -57,6 +57,16 @@ def test_peek_messages_tells_where_each_stands(place: Place, client: BaseClient)
     assert client.peek_messages(after_id=2, state=State.ALL) == [b"delayed"]
 
 
+def test_peek_messages_pages_through_priorities(client: BaseClient) -> None:
+    for priority in (0, 9, 0, 9, 4):
+        client.enq("x", priority=priority)
+    page = client.peek_messages(2)
+    assert [message.id for message in page] == [2, 4]
+    page = client.peek_messages(2, after_id=4, after_priority=9)
+    assert [message.id for message in page] == [5, 1]
+    assert [message.id for message in client.peek_messages(2, after_id=1, after_priority=0)] == [3]
+
+
 def test_a_peeked_message_cannot_be_settled(client: BaseClient) -> None:
     client.enq("a")
     (message,) = client.peek_messages()
@@ -86,6 +96,24 @@ def test_purge_drops_what_is_ready_and_nothing_else(client: BaseClient, other: B
     assert client.purge() == 4_999
     counts = other.counts()
     assert (counts.ready, counts.leased, counts.delayed) == (0, 1, 1)
+
+
+def test_purge_drops_what_is_delayed(client: BaseClient, other: BaseClient) -> None:
+    for number in range(30):
+        client.enq(str(number), delay=3600 + 100 * (number % 7))
+    client.enq_many(["a", "held", "b"])
+    held = other.deq(timeout=0)
+    assert held is not None
+    assert client.purge(state=State.DELAYED) == 30
+    counts = client.counts()
+    assert (counts.ready, counts.leased, counts.delayed) == (2, 1, 0)
+    client.enq("later", delay=3600)
+    assert client.purge(state=State.ALL) == 3
+    counts = client.counts()
+    assert (counts.ready, counts.leased, counts.delayed) == (0, 1, 0)
+    assert held.ack(), "a leased message stays"
+    with pytest.raises(InvalidRequest, match=r"write State\.READY, State\.DELAYED or State\.ALL"):
+        client.purge(state=State.LEASED)
 
 
 def kill(client: BaseClient, *bodies: str, queue: str = "default", **options: object) -> None:

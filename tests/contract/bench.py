@@ -9,10 +9,10 @@ from typing import Any
 
 from support.clock import FakeClock
 
-from stiqueue.engine import Consumer
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.entry import Peeked
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.message import Batch, Counts, Delivered, Outcome, PeekQuery, Receipt, Settlement, State, Subscription
+from stiqueue.rules.engine import Consumer, ready
+from stiqueue.rules.entry import Peeked
 
 PATIENCE = 10.0
 """Real seconds that a message which must come may take."""
@@ -101,21 +101,21 @@ class Bench:
 
     async def enq(self, *bodies: str, queue: str = "q", **asked: Any) -> Receipt:
         """Enqueue one batch; `asked` are fields of `Batch`."""
-        return await self.engine.enq(Batch(queue, [body.encode() for body in bodies], **asked))
+        return await ready(self.engine.enq(Batch(queue, [body.encode() for body in bodies], **asked)))
 
     async def settle(
         self, *messages: Delivered, outcome: Outcome, delay: float = 0.0, reason: str = "", close_stream: bool = False
     ) -> list[str]:
         """Settle leases; return those that were stale."""
         lease_ids = [message.lease_id for message in messages]
-        return await self.engine.settle(Settlement(lease_ids, outcome, delay, reason, close_stream))
+        return await ready(self.engine.settle(Settlement(lease_ids, outcome, delay, reason, close_stream)))
 
     async def ack(self, *messages: Delivered, close_stream: bool = False) -> list[str]:
         return await self.settle(*messages, outcome=Outcome.ACK, close_stream=close_stream)
 
     async def exchange(self, worker: Worker, message: Delivered) -> Delivered | None:
         """Ack a worker's message and take its next one, wherever that comes; None when there is none now."""
-        given = await self.engine.exchange(message.lease_id)
+        given = await ready(self.engine.exchange(message.lease_id))
         assert given is not None, "the lease is stale"
         (found,) = given or worker.take() or [None]
         return found
@@ -137,7 +137,7 @@ class Bench:
 
     def settle_down(self) -> None:
         """Wait until what the engine does by itself (dead letters of given back messages) is written."""
-        if isinstance(self.engine, DurableEngine):
+        if isinstance(self.engine, LocalEngine):
             self.engine.flush().result(10.0)
 
     async def counts(self, queue: str = "q") -> Counts:

@@ -15,8 +15,8 @@ from support.clock import FakeClock
 from support.nats_servers import NatsCluster, NatsServer
 
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.engines.local import LocalEngine
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.opening import open_engine
 
 from .bench import PATIENCE, Bench
 from .differences import DIFFERENCES, OF_SEVERAL_SERVERS
@@ -33,7 +33,7 @@ def in_memory(clock: FakeClock, bounds: Bounds | None, max_attempts: int, direct
 
 
 def on_a_file(clock: FakeClock, bounds: Bounds | None, max_attempts: int, directory: Path) -> LocalEngine:
-    engine = DurableEngine(directory / "stiqueue.db", bounds, max_attempts, clock)
+    engine = open_engine(directory / "stiqueue.db", bounds, max_attempts, clock=clock)
     engine.start_now()
     return engine
 

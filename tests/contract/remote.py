@@ -17,8 +17,9 @@ from support.clock import FakeClock
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.engines.jetstream.consumer import JetStreamConsumer
-from stiqueue.entry import Leased, Peeked
 from stiqueue.message import Batch, Counts, Delivered, Durability, PeekQuery, Receipt, Settlement, Subscription
+from stiqueue.queue_settings import QueueSettings, SettingsReport
+from stiqueue.rules.entry import Leased, Peeked
 
 QUIET_SECONDS = 0.12
 """Nothing has come when nothing came for so long."""
@@ -101,6 +102,15 @@ class RemoteEngine:
         for chunk in await self._forward(work()):
             yield chunk
 
+    async def configure(self, change: QueueSettings, reset: Sequence[str]) -> QueueSettings:
+        return await self._forward(self.engine.configure(change, reset))
+
+    def settings(self, queue: str) -> SettingsReport:
+        return self.call(self.engine.settings, queue)
+
+    def fix(self, settings: Sequence[QueueSettings]) -> None:
+        self.call(self.engine.fix, settings)
+
     def tick(self) -> None:
         self.call(self.engine.tick)
         self.settle_down()
@@ -162,8 +172,12 @@ class RemoteConsumer:
         """Whether something is surely on its way."""
         consumer = self._consumer
         asked = bool(consumer._pull.stands)
-        settling = consumer._under_way or consumer._final
+        settling = bool(consumer._unleased)
         return bool(settling or consumer._pull.is_asking or (asked and consumer.asked.wait == 0 and not consumer._held))
+
+    @property
+    def ack_timeout(self) -> float | None:
+        return self._remote.call(lambda: self._consumer.ack_timeout)
 
     def patience(self) -> float | None:
         return self._remote.call(self._consumer.patience)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+
 import pytest
 
 from stiqueue.engines.bounds import OVERHEAD_BYTES, Bounds
 from stiqueue.errors import LeaseStale, LimitReached, QueueFull
-from stiqueue.message import Delivered, State
+from stiqueue.message import Delivered, Receipt, State
 
 from .bench import Bench
 from .conftest import MakeBench
@@ -50,6 +53,42 @@ async def test_a_request_id_is_remembered_for_5_minutes_whenever_it_came(bench: 
 async def test_request_ids_are_remembered_for_each_queue(bench: Bench) -> None:
     await bench.enq("a", queue="one", request_id="r")
     assert not (await bench.enq("a", queue="two", request_id="r")).duplicate
+
+
+async def test_a_repeated_request_with_other_bodies_gets_the_first_ids(bench: Bench) -> None:
+    first = await bench.enq("a", "b", request_id="r")
+    again = await bench.enq("c", "d", "e", request_id="r")
+    assert (again.first_id, again.count, again.duplicate) == (first.first_id, 2, True)
+    assert await bench.take_all() == ["a", "b"]
+
+
+async def test_many_requests_at_once_get_their_own_ids_and_repeated_ones_the_first(bench: Bench) -> None:
+    early = await bench.enq("early", request_id="early")
+
+    def enq(number: int) -> Awaitable[Receipt]:
+        return bench.enq(*[f"m{number}"] * (1 + number % 3), request_id=f"r{number}")
+
+    again, *receipts = await asyncio.gather(
+        bench.enq("early", request_id="early"), *map(enq, range(60)), *map(enq, range(0, 60, 7))
+    )
+    assert (again.first_id, again.duplicate) == (early.first_id, True)
+    where = {peeked.entry.id: peeked.entry.body.decode() for peeked in await bench.peek()}
+    numbers = [*range(60), *range(0, 60, 7)]
+    for number, receipt in zip(numbers, receipts, strict=True):
+        ids = range(receipt.first_id, receipt.first_id + receipt.count)
+        assert [where[each] for each in ids] == [f"m{number}"] * (1 + number % 3)
+    assert sum(not receipt.duplicate for receipt in receipts) == 60
+    assert len(where) == 1 + sum(1 + number % 3 for number in range(60))
+
+
+async def test_request_ids_are_no_messages_in_counts(bench: Bench) -> None:
+    assert (await bench.enq("a", request_id="r")).count == 1
+    (counts,) = await bench.engine.counts(["q"])
+    assert (counts.ready, counts.leased, counts.delayed) == (1, 0, 0)
+    assert await bench.take_all() == ["a"]
+    (counts,) = await bench.engine.counts(["q"])
+    assert (counts.ready, counts.leased, counts.delayed, counts.bytes) == (0, 0, 0, 0)
+    assert await bench.engine.counts([]) == []
 
 
 async def test_without_a_request_id_everything_is_enqueued(bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stiqueue.message import Outcome, Settlement, State
+from stiqueue.rules.engine import ready
 
 from .bench import Bench
 from .conftest import MakeBench
@@ -92,7 +93,7 @@ async def test_only_the_stale_ones_of_several_leases_are_returned_and_the_others
     a, b = await worker.next()
     await bench.ack(a)
     settlement = Settlement([a.lease_id, "never seen", b.lease_id])
-    assert await bench.engine.settle(settlement) == [a.lease_id, "never seen"]
+    assert await ready(bench.engine.settle(settlement)) == [a.lease_id, "never seen"]
     assert (await bench.counts()).acked == 2
 
 
@@ -309,8 +310,8 @@ async def test_an_exchange_of_a_stale_lease_takes_nothing(bench: Bench) -> None:
     worker = bench.worker()
     message = await worker.get()
     await bench.requeue(message)
-    assert await bench.engine.exchange(message.lease_id) is None
-    assert await bench.engine.exchange("never seen") is None
+    assert await ready(bench.engine.exchange(message.lease_id)) is None
+    assert await ready(bench.engine.exchange("never seen")) is None
     counts = await bench.counts()
     assert (counts.acked, counts.requeued) == (0, 1)
 
@@ -334,8 +335,8 @@ async def test_an_exchange_gives_nothing_to_a_finished_consumer_and_to_one_that_
     finished, served = bench.worker(), bench.worker(max_messages=1)
     a, b = await finished.get(), await served.get()
     finished.consumer.finish()
-    assert await bench.engine.exchange(a.lease_id) == []
-    assert await bench.engine.exchange(b.lease_id) == []
+    assert await ready(bench.engine.exchange(a.lease_id)) == []
+    assert await ready(bench.engine.exchange(b.lease_id)) == []
     assert finished.ended()
     assert served.ended()
     assert await bench.peek_bodies() == ["c"]
@@ -347,6 +348,6 @@ async def test_what_an_exchange_gave_is_leased_for_the_time_limit_of_its_consume
     message = await bench.exchange(worker, await worker.get())
     assert message is not None
     bench.pass_time(6.0)
-    assert await bench.engine.exchange(message.lease_id) is None
+    assert await ready(bench.engine.exchange(message.lease_id)) is None
     again = await worker.get()
     assert (again.body, again.attempt) == (b"b", 2)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from stiqueue.message import Counts, PeekQuery, State
+from stiqueue.rules.entry import Peeked
 
 from .bench import Bench
 
@@ -229,6 +230,84 @@ async def test_peek_of_leased_and_delayed_messages_pages_too(bench: Bench) -> No
     assert [peeked.entry.id for peeked in await bench.peek(state=State.ALL, after_id=3)] == [5, 6, 4]
 
 
+@pytest.mark.parametrize("page", [1, 3, 7])
+async def test_peek_pages_through_priorities(bench: Bench, page: int) -> None:
+    for number in range(30):
+        await bench.enq(str(number), priority=(0, 255, 7)[number % 3])
+    expected = [peeked.entry.id for peeked in await bench.peek()]
+    assert expected == [*range(2, 31, 3), *range(3, 31, 3), *range(1, 31, 3)]
+    found: list[Peeked] = []
+    place: dict[str, int] = {}
+    while chunk := await bench.peek(limit=page, **place):
+        found += chunk
+        place = {"after_id": chunk[-1].entry.id, "after_priority": chunk[-1].entry.properties.priority}
+    assert [peeked.entry.id for peeked in found] == expected
+
+
+async def test_a_place_in_the_order_holds_for_every_state(bench: Bench) -> None:
+    await bench.enq("high", "leased high", priority=5)
+    await bench.enq("low", priority=0)
+    await bench.enq("later", "later still", delay=60.0, priority=5)
+    await bench.enq("later low", delay=90.0, priority=0)
+    await bench.worker().next()
+    for state in State:
+        everything = await bench.peek(state=state)
+        for after_id in (0, 2, 4, 100):
+            for priority in (0, 4, 5, 255):
+                seen = await bench.peek(state=state, after_id=after_id, after_priority=priority)
+                assert [each.entry.id for each in seen] == [
+                    each.entry.id
+                    for each in everything
+                    if each.entry.properties.priority < priority
+                    or (each.entry.properties.priority == priority and each.entry.id > after_id)
+                ]
+
+
+async def test_a_place_at_the_lowest_priority_is_an_id(bench: Bench) -> None:
+    await bench.enq(*"abc")
+    assert [peeked.entry.id for peeked in await bench.peek(after_id=1, after_priority=0)] == [2, 3]
+    assert [peeked.entry.id for peeked in await bench.peek(after_id=3, after_priority=1)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 10, 1_500, 5_000])
+async def test_peek_shows_delayed_messages_in_the_order_of_their_times(bench: Bench, limit: int) -> None:
+    seconds = [float((number * 37) % 101 + 1_000) for number in range(25)]
+    for delay in seconds:
+        await bench.enq(*["x"] * 100, delay=delay)
+    expected = [
+        number * 100 + each for _, number in sorted(zip(seconds, range(25), strict=True)) for each in range(1, 101)
+    ]
+    found = [peeked.entry.id for peeked in await bench.peek(state=State.DELAYED, limit=limit)]
+    assert found == (expected[:limit] if limit else expected)
+
+
+async def test_peek_shows_a_rescheduled_message_once(bench: Bench) -> None:
+    await bench.enq("a", delay=60.0)
+    await bench.enq("b", delay=30.0)
+    for delay in (10.0, 45.0, 45.0):
+        worker = bench.worker(ids=[1])
+        await bench.requeue(await worker.get(), delay=delay)
+        worker.close()
+    untouched = bench.worker(ids=[1])
+    await untouched.get()
+    untouched.close()  # delayed as before
+    for limit in (0, 1, 2, 3):
+        found = [peeked.entry.id for peeked in await bench.peek(state=State.DELAYED, limit=limit)]
+        assert found == ([2, 1][:limit] if limit else [2, 1])
+    assert [peeked.entry.id for peeked in await bench.peek(state=State.DELAYED, after_id=1)] == [2]
+
+
+async def test_a_delayed_message_is_missed_by_no_peek(bench: Bench) -> None:
+    """It becomes ready at a place that was looked at already."""
+    await bench.enq("later", delay=60.0)
+    await bench.enq(*map(str, range(2500)))
+    seen: list[tuple[int, State]] = []
+    async for chunk in bench.engine.peek(PeekQuery("q", state=State.ALL)):
+        seen += [(peeked.entry.id, peeked.state) for peeked in chunk]
+        bench.pass_time(61.0)
+    assert sorted(number for number, _ in seen) == list(range(1, 2502))
+
+
 async def test_a_message_that_moves_while_peek_runs_harms_nothing(bench: Bench) -> None:
     await bench.enq(*map(str, range(2500)))
     seen: list[int] = []
@@ -237,3 +316,17 @@ async def test_a_message_that_moves_while_peek_runs_harms_nothing(bench: Bench) 
         await bench.take_all()
     assert seen[:1000] == list(range(1, 1001))
     assert seen == sorted(set(seen))
+
+
+async def test_a_message_that_becomes_ready_while_peek_runs_is_shown_once(bench: Bench) -> None:
+    for start in range(0, 2500, 500):
+        await bench.enq(*map(str, range(start, start + 500)))
+    worker = bench.worker(prefetch=3)
+    await worker.next()
+    await bench.enq("later", delay=60.0)
+    seen: list[str] = []
+    async for chunk in bench.engine.peek(PeekQuery("q", state=State.ALL)):
+        seen += [peeked.entry.body.decode() for peeked in chunk]
+        worker.close()
+        bench.pass_time(61.0)
+    assert sorted(seen) == sorted([*map(str, range(2500)), "later"])

@@ -175,12 +175,14 @@ async def test_a_lease_that_runs_out_gives_the_message_back_to_its_old_place(ben
     assert (await bench.counts()).requeued == 1
 
 
-async def test_a_lease_that_runs_out_frees_its_consumer_for_another_message(bench: Bench) -> None:
+async def test_a_lease_that_runs_out_frees_its_consumer_once_that_settles_it(bench: Bench) -> None:
     await bench.enq("a", priority=1)
     worker = bench.worker(ack_timeout=30.0)
     first = await worker.get()
     assert worker.nothing()
     bench.pass_time(30.0)
+    assert worker.nothing()
+    assert await bench.ack(first) == [first.lease_id]
     second = await worker.get()
     assert (second.body, second.attempt) == (b"a", 2)
     assert second.lease_id != first.lease_id

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stiqueue.engines.schema import PAGE_SIZE
+from stiqueue.engines.sqlite.schema import PAGE_SIZE
 from stiqueue.errors import StoreDamaged, StoreError
 
 from .desk import as_killed, drain, enqueue, opened
@@ -116,15 +116,15 @@ FIRST = set(range(IN_FILE + 1, IN_FILE + 11))
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str, Callable[[set[int]], bool]]] = {
     # what is done, what is said of the last good message, and whether enough was saved
-    "half of the file": (lambda p: cut(p, p.stat().st_size // 2), r"\d+ of default", lambda got: len(got) > 250),
+    "half of the file": (lambda p: cut(p, p.stat().st_size // 2), r"\d+ of default", lambda got: len(got) > 200),
     "the file cut to 0 bytes": (
         lambda p: cut(p, 0),
-        r"unknown, \d+ of 600 messages can be read",
+        r"unknown, \d+ messages can be read, \d+ are lost$",
         lambda got: got >= ALL - FILE - FIRST,
     ),
     "the file is gone": (
         lambda p: p.unlink(),
-        r"unknown, \d+ of 600 messages can be read",
+        r"unknown, \d+ messages can be read, \d+ are lost$",
         lambda got: got >= ALL - FILE - FIRST,
     ),
     "a page of messages is zero": (
@@ -169,5 +169,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, Callable[[set[int]], bool]
     ),
     "garbage": (lambda p: p.write_bytes(b"garbage" * 5_000), "unknown", lambda got: got >= ALL - FILE - FIRST),
     "an old backup": (old_backup, "600 of default", lambda got: got == ALL),
-    "the counters": (no_counters, "unknown, 600 of 601 messages can be read", lambda got: got == ALL),
+    "the counters": (
+        no_counters,
+        "unknown, 600 messages can be read, how many are lost is not known: the counters of some queues cannot be read",
+        lambda got: got == ALL,
+    ),
 }

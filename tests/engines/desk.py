@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.lease import Lease
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.opening import open_engine
 from stiqueue.message import Batch, Receipt, Settlement, Subscription
+from stiqueue.rules.lease import Lease
 
 PATIENCE = 20.0
 """Seconds that a write may take on a busy machine."""
@@ -19,9 +20,9 @@ PARTS = ("", "-wal", "-mark")
 
 
 @contextmanager
-def opened(path: Path, **options: Any) -> Iterator[DurableEngine]:
+def opened(path: Path, **options: Any) -> Iterator[LocalEngine]:
     """Open an engine on a file, for a while."""
-    engine = DurableEngine(path, **options)
+    engine = open_engine(path, **options)
     engine.start_now()
     try:
         yield engine
@@ -29,13 +30,13 @@ def opened(path: Path, **options: Any) -> Iterator[DurableEngine]:
         engine.close_now()
 
 
-def enqueue(engine: DurableEngine, *bodies: bytes, queue: str = "default", **more: Any) -> Receipt:
+def enqueue(engine: LocalEngine, *bodies: bytes, queue: str = "default", **more: Any) -> Receipt:
     """Enqueue and wait until it is confirmed."""
     answer = engine.submit(Batch(queue, bodies, **more))
     return answer if isinstance(answer, Receipt) else answer.result(PATIENCE)
 
 
-def take(engine: DurableEngine, number: int, queue: str = "default") -> list[Lease]:
+def take(engine: LocalEngine, number: int, queue: str = "default") -> list[Lease]:
     """Lease so many messages, which a consumer keeps."""
     consumer = engine.subscribe(Subscription(queue, prefetch=number))
     leases: list[Lease] = []
@@ -44,13 +45,13 @@ def take(engine: DurableEngine, number: int, queue: str = "default") -> list[Lea
     return leases
 
 
-def ack(engine: DurableEngine, leases: Sequence[Lease]) -> list[str]:
+def ack(engine: LocalEngine, leases: Sequence[Lease]) -> list[str]:
     """Acknowledge and wait until it is confirmed; return the stale leases."""
     answer = engine.settle_now(Settlement([lease.lease_id for lease in leases]))
     return answer if isinstance(answer, list) else answer.result(PATIENCE)
 
 
-def drain(engine: DurableEngine, queue: str = "default") -> list[Lease]:
+def drain(engine: LocalEngine, queue: str = "default") -> list[Lease]:
     """Take and acknowledge all that is ready; return it in order."""
     consumer = engine.subscribe(Subscription(queue, prefetch=1_000, wait=0.0))
     drained: list[Lease] = []

@@ -33,6 +33,14 @@ class Sent:
     holder: Worker | None = None
     lease_id: str = ""
     deadline: float | None = None
+    key: str = ""
+    unique_key: str = ""
+    holds: bool = False
+    """Whether it waits, was given back and holds up its key."""
+    recorded: bool = False
+    """Whether a crash of the server does not forget its latest attempt."""
+    was_due: float | None = None
+    """When it was due before it was leased by its id."""
 
     @property
     def size(self) -> int:
@@ -49,6 +57,33 @@ class Worker:
     held: list[Sent] = field(default_factory=list)
     inbox: list[Sent] = field(default_factory=list)
     """What it was given while it waited, and has not seen yet."""
+    concurrency: int = 10_000
+    """How many messages it works on at a time."""
+    late: dict[str, bool] = field(default_factory=dict)
+    """Its leases that ran out since it last settled one in time, and whether it had begun their messages."""
+    wanted: list[int] | None = None
+    """If it asked for messages by their ids: those that it still asks for."""
+    trial: str = ""
+    """Whether it may have a message on trial ("open"), for it has settled one of them late, or has had it ("had")."""
+
+    def places(self) -> int:
+        """How many messages it can work on beside those whose leases ran out."""
+        return max(0, self.concurrency - sum(self.late.values()))
+
+    def has_ended(self) -> bool:
+        return self.wanted == [] and not self.held
+
+    def begun(self) -> list[Sent]:
+        if self.wanted is not None:
+            return []
+        return [each for each in self.held[: self.places()] if each not in self.inbox]
+
+    def room(self) -> int:
+        if self.trial and self.late:
+            return int(self.trial == "open" and not self.held)
+        if self.late and not self.places():
+            return 0
+        return self.prefetch - len(self.held) - len(self.late)
 
 
 class Model:
@@ -66,10 +101,23 @@ class Model:
         self.totals: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.requests: dict[tuple[str, str], tuple[float, int, int]] = {}
         self.letters: list[tuple[Sent, str]] = []
+        self.paused: dict[str, float] = {}
+        """Queues that are paused, and until when."""
+        self.max_leased: dict[str, int] = {}
+        self.leaving: set[tuple[str, str]] = set()
+        """(queue, key) of messages that are done or dead and still hold up their key, until that is written."""
 
     def ready(self, queue: str) -> list[Sent]:
         found = [each for each in self.messages if each.queue == queue and not each.holder and each.due is None]
         return sorted(found, key=lambda each: (-each.priority, each.id))
+
+    def busy(self, queue: str) -> set[str]:
+        busy = {each.key for each in self.messages if each.queue == queue and (each.holder or each.holds)}
+        return (busy | {key for of, key in self.leaving if of == queue}) - {""}
+
+    def free(self, queue: str) -> list[Sent]:
+        busy = self.busy(queue)
+        return [each for each in self.ready(queue) if each.key not in busy]
 
     def enq(self, new: Sequence[Sent], request_id: str, finished: Sequence[str]) -> tuple[int, int, bool]:
         queue = new[0].queue
@@ -78,6 +126,14 @@ class Model:
         done = self.held(finished)
         if len(done) < len(finished):
             raise LeaseStale("")
+        others = [each for each in self.messages if each.queue == queue and each not in done]
+        same = [each.id for each in others if each.unique_key and each.unique_key == new[0].unique_key]
+        if same:
+            if request_id:
+                self.requests[queue, request_id] = (self.now, same[0], 1)
+            self.settle(done, Outcome.ACK)
+            self.written()
+            return same[0], 1, True
         if len([each for each in self.messages if each.queue == queue]) + len(new) > self.max_messages:
             raise QueueFull("")
         first = self.last_id[queue] + 1
@@ -88,7 +144,9 @@ class Model:
         self.settle(done, Outcome.ACK)
         if self.writes:
             self._add(new)
-        self._hand_over(queue)
+        self.leaving.clear()
+        for each in dict.fromkeys((queue, *QUEUES)):
+            self._hand_over(each)
         return first, len(new), False
 
     def take(self, worker: Worker) -> list[Sent]:
@@ -97,19 +155,61 @@ class Model:
             if worker in self.line:
                 self.line.remove(worker)
             given = self._lease(worker)
-            if not given and len(worker.held) < worker.prefetch:
+            if not given and worker.room() > 0 and worker.wanted is None:
                 self.line.append(worker)
         return given
+
+    def vacant(self, queue: str) -> int:
+        """How many more may be leased by those who take what comes."""
+        if queue in self.paused:
+            return 0
+        leased = len([each for each in self.messages if each.queue == queue and each.holder])
+        return max(0, (self.max_leased.get(queue) or 10_000) - leased)
+
+    def configure(self, queue: str, paused: float | None, max_leased: int, max_attempts: int) -> None:
+        """Pause a queue until then, or not, and set its limits."""
+        self.paused.pop(queue, None)
+        if paused is not None:
+            self.paused[queue] = paused
+        self.max_leased[queue] = max_leased
+        if queue == "q":
+            self.max_attempts = max_attempts
+            here = [each for each in self.messages if each.queue == "q" and not each.holder]
+            for each in sorted(here, key=lambda each: each.id):
+                if 0 < max_attempts <= each.attempt:
+                    self._end(each, "dead_lettered", "max-attempts")
+        self._after(queue)
 
     def held(self, lease_ids: Sequence[str]) -> list[Sent]:
         by_lease = {each.lease_id: each for each in self.messages if each.holder}
         return [by_lease[each] for each in lease_ids if each in by_lease]
 
-    def settle(self, leased: list[Sent], outcome: Outcome, delay: float = 0.0) -> None:
+    def settle_late(self, lease_ids: Sequence[str]) -> set[str]:
+        """Hear of leases that are no longer held; return the queues of those that have just run out."""
+        workers = [worker for each in lease_ids for worker in self.workers if each in worker.late]
+        for each in lease_ids:
+            for worker in workers:
+                if each in worker.late:
+                    worker.late[each], worker.trial = False, "open"
+        for worker in dict.fromkeys(workers):
+            self._free(worker)
+        return {worker.queue for worker in workers}
+
+    def settle(
+        self,
+        leased: list[Sent],
+        outcome: Outcome,
+        delay: float = 0.0,
+        untouched: bool = False,
+        late: Sequence[str] = (),
+    ) -> None:
+        queues = self.settle_late(late) if outcome is not Outcome.EXTEND else set()
         workers = [each.holder for each in leased]
         for each in sorted(leased, key=lambda each: workers.index(each.holder)):  # one consumer's after another's
             worker = each.holder
             assert worker is not None
+            if outcome is not Outcome.EXTEND:
+                worker.late, worker.trial = {}, ""
             if outcome is Outcome.EXTEND:
                 each.deadline = self.now + delay
             elif outcome is Outcome.ACK:
@@ -117,38 +217,55 @@ class Model:
             elif outcome is Outcome.DEAD_LETTER:
                 self._end(each, "dead_lettered", "rejected")
             else:
-                self._give_back(each, self.now + delay if delay else None)
+                self._give_back(each, self.now + delay if delay else None, not untouched)
             self._free(worker)
-        for queue in {each.queue for each in leased}:
+        for queue in queues | {each.queue for each in leased}:
             self._after(queue)
 
-    def close(self, worker: Worker) -> None:
+    def written(self) -> None:
+        """What was settled is written, and keys are free."""
+        self.leaving.clear()
+        for queue in QUEUES:
+            self._hand_over(queue)
+
+    def close(self, worker: Worker, untouched: bool = False) -> None:
         self.workers.remove(worker)
         if worker in self.line:
             self.line.remove(worker)
+        begun = worker.begun()
         for each in list(worker.held):
-            self._give_back(each)
+            self._give_back(each, each.was_due, counts=each in begun and not untouched)
         self._after(worker.queue)
 
     def next_due(self, queue: str) -> float:
         here = [each for each in self.messages if each.queue == queue]
         times = [when for each in here for when in (not each.holder and each.expires, each.due, each.deadline) if when]
+        times.append(self.paused.get(queue, float("inf")))
         return min(times, default=float("inf"))
 
     def tick(self, now: float) -> None:
         self.now = now
         for queue in QUEUES:
+            if self.paused.get(queue, float("inf")) <= now:
+                del self.paused[queue]
             here = [each for each in self.messages if each.queue == queue]
             for each in here:
                 if each.expires and each.expires <= now and not each.holder:
                     self._end(each, "expired")
                 if each.due and each.due <= now:
-                    each.due = None
+                    each.due, each.holds = None, False
             late = [each for each in here if each.deadline and each.deadline <= now]
             late.sort(key=lambda each: each.id)
             holders = {each.holder: None for each in late if each.holder}
+            begun = [each for worker in holders for each in worker.begun()]
             for each in late:
-                self._give_back(each)
+                worker, has_begun = each.holder, each in begun
+                assert worker is not None
+                if each in worker.inbox:
+                    worker.trial = worker.trial and "open"
+                else:
+                    worker.late[each.lease_id] = has_begun
+                self._give_back(each, each.was_due, counts=has_begun)
             for worker in holders:
                 self._free(worker)
             self._after(queue)
@@ -161,8 +278,10 @@ class Model:
         self.workers.clear()
         self.totals.clear()
         for each in sorted((each for each in self.messages if each.holder), key=lambda each: (-each.priority, each.id)):
-            each.attempt -= self.now - each.since < YOUNG
-            self._give_back(each)
+            assert each.holder is not None
+            each.recorded = self.now - each.since >= YOUNG and each in each.holder.held[: each.holder.places()]
+        for each in sorted((each for each in self.messages if each.holder), key=lambda each: (-each.priority, each.id)):
+            self._give_back(each, each.was_due, counts=each.recorded)
         self._after("q")
         for totals in self.totals.values():
             totals["requeued"] = 0
@@ -175,11 +294,33 @@ class Model:
         self.last_id[new[0].queue] = new[-1].id
 
     def _lease(self, worker: Worker) -> list[Sent]:
-        given = self.ready(worker.queue)[: worker.prefetch - len(worker.held)]
+        if worker.wanted is not None:
+            return self._lease_exactly(worker, worker.wanted)
+        given: list[Sent] = []
+        room = min(worker.room(), self.vacant(worker.queue))
+        while len(given) < room and (free := self.free(worker.queue)):
+            given.append(free[0])
+            free[0].holder, free[0].attempt = worker, free[0].attempt + 1
+        return self._give(worker, given)
+
+    def _lease_exactly(self, worker: Worker, wanted: list[int]) -> list[Sent]:
+        """Those that `worker` asked for, ready or delayed, in that order; no such delivery is an attempt."""
+        given: list[Sent] = []
+        while wanted and len(given) < worker.room():
+            message_id = wanted.pop(0)
+            here = [each for each in self.messages if each.queue == worker.queue and not each.holder]
+            given += [each for each in here if each.id == message_id]
         for each in given:
-            each.holder, each.since, each.attempt = worker, self.now, each.attempt + 1
+            each.due, each.was_due, each.holds = None, each.due, False
+        return self._give(worker, given)
+
+    def _give(self, worker: Worker, given: list[Sent]) -> list[Sent]:
+        for each in given:
+            each.holder, each.since = worker, self.now
             each.deadline = self.now + worker.ack_timeout if worker.ack_timeout else None
         worker.held += given
+        if given and worker.trial:
+            worker.trial = "had"
         return given
 
     def _let_go(self, leased: Sent) -> None:
@@ -189,14 +330,18 @@ class Model:
                     having.remove(leased)
         leased.holder, leased.deadline, leased.lease_id = None, None, ""
 
-    def _give_back(self, leased: Sent, due: float | None = None) -> None:
+    def _give_back(self, leased: Sent, due: float | None = None, counts: bool = True) -> None:
+        assert leased.holder is not None
+        is_exact = leased.holder.wanted is not None
+        leased.attempt -= not counts and not is_exact
         self._let_go(leased)
         self.totals[leased.queue]["requeued"] += 1
         if leased.expires and leased.expires <= self.now:
             self._end(leased, "expired")
         elif leased.queue == "q" and 0 < self.max_attempts <= leased.attempt:
             self._end(leased, "dead_lettered", "max-attempts")
-        leased.due = due
+        leased.due, leased.was_due = None if due is None or due <= self.now else due, None
+        leased.holds = leased.due is not None and (not is_exact or leased.attempt > 0)
 
     def _end(self, message: Sent, how: str, reason: str = "") -> None:
         self._let_go(message)
@@ -204,9 +349,11 @@ class Model:
         self.totals[message.queue][how] += 1
         if reason:
             self.letters.append((message, reason))
+        if self.writes and how != "expired":
+            self.leaving.add((message.queue, message.key))
 
     def _free(self, worker: Worker) -> None:
-        if not worker.inbox and len(worker.held) < worker.prefetch and worker not in self.line:
+        if not worker.inbox and worker.room() > 0 and worker not in self.line and worker.wanted is None:
             self.line.append(worker)
 
     def _after(self, queue: str) -> None:
@@ -215,7 +362,8 @@ class Model:
         for old, reason in self.letters:
             why = {"stiqueue-dead-queue": old.queue, "stiqueue-dead-attempts": str(old.attempt)}
             headers = {**why, **old.headers, "stiqueue-dead-reason": reason}
-            self._add([Sent("q.dead", self.last_id["q.dead"] + 1, old.body, old.priority, headers, self.now)])
+            new_id = self.last_id["q.dead"] + 1
+            self._add([Sent("q.dead", new_id, old.body, old.priority, headers, self.now, key=old.key)])
         if self.letters:
             self.letters.clear()
             self._hand_over("q.dead")
@@ -223,6 +371,6 @@ class Model:
 
     def _hand_over(self, queue: str) -> None:
         for worker in [each for each in self.line if each.queue == queue]:
-            if self.ready(queue):
+            if self.free(queue) and self.vacant(queue):
                 self.line.remove(worker)
                 worker.inbox = self._lease(worker)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stiqueue.engines.claim import Claim, Mark, unclaimed
-from stiqueue.engines.journal import Journal
+from stiqueue.engines.sqlite.claim import Claim, Mark, unclaimed
+from stiqueue.engines.sqlite.damage.salvage import salvage
+from stiqueue.engines.sqlite.journal import Journal
 from stiqueue.errors import StoreError, StoreInUse, Unavailable
 
 from .desk import as_killed, bodies, drain, enqueue, opened
@@ -45,7 +46,7 @@ def test_one_name_for_all_ways_to_the_file(tmp_path: Path, monkeypatch: pytest.M
             with pytest.raises(StoreInUse), opened(Path(way)):
                 pass
     with opened(Path("name.db")) as engine:
-        assert engine.path == tmp_path / "real" / "stiqueue.db"
+        assert engine._log.path == tmp_path / "real" / "stiqueue.db"
 
 
 def test_a_lock_file_that_was_removed(path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_fork_does_not_hold_the_file(path: Path) -> None:
 
 def test_the_journal_of_a_fork_says_so(path: Path) -> None:
     with opened(path) as engine:
-        journal = engine._journal
+        journal = engine._log.journal
         assert isinstance(journal, Journal)
         journal._claim.held = False
         with pytest.raises(Unavailable, match="not to its forks"):
@@ -180,3 +181,37 @@ def test_a_new_process_starts_where_a_killed_one_was(path: Path, tmp_path: Path)
         copy = as_killed(path, tmp_path / "copy.db")
     with opened(copy) as engine:
         assert bodies(drain(engine)) == [b"a"]
+
+
+def test_only_its_owner_reads_the_files(tmp_path: Path) -> None:
+    """Whatever the umask is; those of another server, of a salvage and of a start with accept_loss are made alike."""
+    path = tmp_path / "stiqueue.db"
+    before = os.umask(0o022)
+    try:
+        with opened(path) as engine:
+            enqueue(engine, b"a")
+            assert modes(tmp_path) == dict.fromkeys(
+                [path.name, *(f"{path.name}{end}" for end in ("-lock", "-mark", "-reserve", "-wal"))], 0o600
+            )
+        salvage(path, tmp_path / "saved.db")
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(bytes(100))
+        with opened(path, accept_loss=True):
+            assert set(modes(tmp_path).values()) == {0o600}
+    finally:
+        os.umask(before)
+
+
+def test_a_file_that_is_there_keeps_its_mode(path: Path) -> None:
+    """An owner who lets a group read it has a reason."""
+    with opened(path):
+        pass
+    path.chmod(0o640)
+    with opened(path) as engine:
+        enqueue(engine, b"a")
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in sorted(directory.iterdir())}

@@ -18,20 +18,20 @@ from pathlib import Path
 import pytest
 from support.waiting import until
 
-from stiqueue.engines import checking
-from stiqueue.engines.claim import Mark
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.engines.packs import PART_BYTES, Pack
-from stiqueue.engines.pages import PageFile
-from stiqueue.engines.remains import Remains
-from stiqueue.engines.salvage import check, rescued_name, salvage
-from stiqueue.engines.schema import PAGE_SIZE, create
-from stiqueue.engines.store import Store
-from stiqueue.engines.view import View
-from stiqueue.engines.wal import scan
+from stiqueue.engines.opening import open_engine
+from stiqueue.engines.sqlite.claim import Mark
+from stiqueue.engines.sqlite.damage import checking
+from stiqueue.engines.sqlite.damage.pages import PageFile
+from stiqueue.engines.sqlite.damage.remains import Remains
+from stiqueue.engines.sqlite.damage.salvage import check, rescued_name, salvage
+from stiqueue.engines.sqlite.damage.wal import scan
+from stiqueue.engines.sqlite.packs import PART_BYTES, Pack
+from stiqueue.engines.sqlite.schema import PAGE_SIZE, SCHEMA_VERSION, create
+from stiqueue.engines.sqlite.store import Store
+from stiqueue.engines.sqlite.tables import Tables
 from stiqueue.errors import StoreDamaged, StoreError, Unavailable
-from stiqueue.lease import Lease
 from stiqueue.message import Subscription
+from stiqueue.rules.lease import Lease
 
 from .damage import (
     ALL,
@@ -90,6 +90,10 @@ def test_a_damaged_file_is_refused_as_it_is_and_accepted_with_what_can_be_read(p
     assert enough(got), sorted(ALL - got)
     assert accepted(out) == got
     assert len(got) == saved.saved
+    lost = len(ALL) - len(got)
+    assert saved.loss == report.loss
+    assert report.loss.messages == lost if report.loss.is_exact else report.loss.messages <= lost, report.lines
+    assert report.lines[-1].endswith(f"{len(got)} messages can be read, {report.loss.words}")
     if said[1][0].isdigit():
         assert got >= set(range(1, int(said[1].split()[0]) + 1)), "what is called good cannot be read"
     aside = [next(iter(path.parent.glob(f"stiqueue.db.damaged-*[0-9]{end}")), None) for end in ("", "-wal")]
@@ -107,7 +111,7 @@ def test_damage_in_a_large_file_is_found_when_it_is_read(
         refused(path)  # this costs nothing to see
         return
     failures: list[Exception] = []
-    engine = DurableEngine(path)
+    engine = open_engine(path)
     engine.on_failure = failures.append  # before the start, which may read that far by itself
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close_now)
@@ -139,7 +143,7 @@ def foreign_in_wal_mode(path: Path) -> None:
 
 def newer(path: Path) -> None:
     create(path)
-    overwrite(path, 60, struct.pack(">I", 2))
+    overwrite(path, 60, struct.pack(">I", SCHEMA_VERSION + 1))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def newer(path: Path) -> None:
     [
         (foreign, "is an SQLite file of another program; choose another with --data"),
         (foreign_in_wal_mode, "is an SQLite file of another program; choose another with --data"),
-        (newer, r"was written by a newer StiQueue \(schema 2\); upgrade to read it"),
+        (newer, rf"was written by a newer StiQueue \(schema {SCHEMA_VERSION + 1}\); upgrade to read it"),
         (Path.mkdir, "is not a file"),
     ],
 )
@@ -161,7 +165,7 @@ def test_what_is_not_ours_is_refused_unopened(
     def opens(*arguments: object) -> None:
         raise AssertionError("SQLite has opened it")
 
-    monkeypatch.setattr(View, "_open", opens)
+    monkeypatch.setattr(Tables, "__init__", opens)
     assert re.search(text, refused(path, StoreError))
     with pytest.raises(StoreError, match=text), opened(path, accept_loss=True):
         pass
@@ -295,9 +299,8 @@ def test_a_torn_header_of_a_log_that_is_in_the_file_is_no_damage(path: Path) -> 
     """A new use of the log begins with another header; the old content is in the file by then."""
     with opened(path) as engine:
         enqueue(engine, body(IN_ALL + 1))
-        journal = engine._journal
-        assert journal is not None
-        until(lambda: not journal._room.untidy)
+        journal = engine._log.journal
+        until(lambda: not journal._space.untidy)
         copy = as_killed(path, path.with_name("copy.db"))
     assert log(copy).stat().st_size
     overwrite(log(copy), 16, b"torn")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stiqueue.dedup import REMEMBERED_SECONDS, SPANS, Recent, packed, unpacked
+from stiqueue.rules.recent import REMEMBERED_SECONDS, SPANS, Recent, pack_ids, unpack_ids
 
 STEP = REMEMBERED_SECONDS / SPANS
 
@@ -45,4 +45,4 @@ def test_names_are_of_their_queue() -> None:
 
 @pytest.mark.parametrize("ids", [(1, 1), (1, 1_000_000), (2**53 - 1, 2**32 - 1)])
 def test_packed_ids_are_what_they_were(ids: tuple[int, int]) -> None:
-    assert unpacked(packed(*ids)) == ids
+    assert unpack_ids(pack_ids(*ids)) == ids

@@ -24,14 +24,17 @@ from hypothesis.stateful import (
 )
 from support.clock import FakeClock
 
-from stiqueue.engines import room
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.consumer import LocalConsumer
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.engines.local import LocalEngine
-from stiqueue.entry import Peeked
+from stiqueue.engines.local.attempts import LOOK_SECONDS
+from stiqueue.engines.local.change import LaneName
+from stiqueue.engines.local.consumer import LocalConsumer
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.opening import open_engine
+from stiqueue.engines.sqlite import space
 from stiqueue.errors import LeaseStale, QueueFull
 from stiqueue.message import Batch, Outcome, PeekQuery, Settlement, State, Subscription
+from stiqueue.queue_settings import QueueSettings
+from stiqueue.rules.entry import Peeked
 
 from .desk import PATIENCE, as_killed
 from .model import QUEUES, Model, Sent, Worker
@@ -78,6 +81,8 @@ class EngineMachine(RuleBasedStateMachine):
         """All that were ever given to a consumer, also those settled long ago."""
         self.delivered: dict[str, tuple[str, int, int]] = {}
         """By lease id: which message it was (queue and id), and its how-manyth delivery."""
+        self.restored: set[tuple[str, int]] = set()
+        """Messages with a key at the last restart: if the file alone has them, nobody finds them by their ids."""
         self.bodies = 0
         self.steps = 0
         """How many since the last start."""
@@ -107,6 +112,8 @@ class EngineMachine(RuleBasedStateMachine):
         request=st.sampled_from(["none", "none", "new", "again"]),
         which=ANY,
         finished=st.sampled_from([0, 0, 1, 2]),
+        key=st.sampled_from(["", "", "", "a", "a", "b"]),
+        unique_key=st.sampled_from(["", "", "", "u", "v"]),
     )
     def enq(
         self,
@@ -118,7 +125,10 @@ class EngineMachine(RuleBasedStateMachine):
         request: str,
         which: int,
         finished: int,
+        key: str,
+        unique_key: str,
     ) -> None:
+        number = 1 if unique_key else number
         known = [each for of, each in self.model.requests if of == queue]
         request_id = f"r{self.bodies}" if request == "new" else ""
         if request == "again" and known:
@@ -130,7 +140,10 @@ class EngineMachine(RuleBasedStateMachine):
         due = now + _of(queue, delay) if delay else None
         expires = None if ttl is None else now + _of(queue, ttl)
         headers = {"number": str(number)} if number > 1 else {}
-        new = [Sent(queue, first + at, body, priority, headers, now, due, expires) for at, body in enumerate(bodies)]
+        new = [
+            Sent(queue, first + at, body, priority, headers, now, due, expires, key=key, unique_key=unique_key)
+            for at, body in enumerate(bodies)
+        ]
         batch = Batch(
             queue,
             bodies,
@@ -140,6 +153,8 @@ class EngineMachine(RuleBasedStateMachine):
             None if ttl is None else _of(queue, ttl),
             headers,
             leases,
+            key,
+            unique_key,
         )
         try:
             expected = self.model.enq(new, request_id, leases)
@@ -151,14 +166,59 @@ class EngineMachine(RuleBasedStateMachine):
             assert (receipt.first_id, receipt.count, receipt.duplicate) == expected
 
     @precondition(lambda self: len(self.consumers) < MAX_WORKERS)
-    @rule(queue=QUEUE, prefetch=st.sampled_from([1, 1, 2, 10]), ack_timeout=st.sampled_from([None, None, 2.0, 10.0]))
-    def subscribe(self, queue: str, prefetch: int, ack_timeout: float | None) -> None:
+    @rule(
+        queue=QUEUE,
+        prefetch=st.sampled_from([1, 1, 2, 3, 10]),
+        ack_timeout=st.sampled_from([None, None, 2.0, 10.0]),
+        concurrency=st.sampled_from([0, 1, 2]),
+    )
+    def subscribe(self, queue: str, prefetch: int, ack_timeout: float | None, concurrency: int) -> None:
         timeout = None if ack_timeout is None else _of(queue, ack_timeout)
-        worker = Worker(queue, prefetch, timeout)
+        worker = Worker(queue, prefetch, timeout, concurrency=min(concurrency or prefetch, prefetch))
         self.model.workers.append(worker)
-        asked = Subscription(queue, prefetch=prefetch, ack_timeout=timeout, consumer=f"{len(self.consumers)}")
+        asked = Subscription(
+            queue,
+            prefetch=prefetch,
+            ack_timeout=timeout,
+            consumer=f"{len(self.consumers)}",
+            concurrency=concurrency,
+        )
         self.consumers[worker] = self.engine.subscribe(asked, lambda: None)
         self.take(len(self.consumers) - 1)
+
+    @precondition(lambda self: len(self.consumers) < MAX_WORKERS and self.model.messages)
+    @rule(
+        which=st.lists(ANY, min_size=1, max_size=3),
+        prefetch=st.sampled_from([1, 2, 10]),
+        ack_timeout=st.sampled_from([None, None, 2.0]),
+    )
+    def subscribe_exactly(self, which: list[int], prefetch: int, ack_timeout: float | None) -> None:
+        """Ask for messages by their ids, leased ones and ids that no message has among them."""
+        queue = QUEUES[which[0] % 5 == 0]
+        known = {(each.queue, each.id) for each in self.model.messages} - self.restored
+        here = [*sorted(each for of, each in known if of == queue), 10**6]
+        ids = list(dict.fromkeys(here[each % len(here)] for each in which))
+        timeout = None if ack_timeout is None else _of(queue, ack_timeout)
+        worker = Worker(queue, prefetch, timeout, concurrency=prefetch, wanted=list(ids))
+        self.model.workers.append(worker)
+        asked = Subscription(queue, prefetch=prefetch, ack_timeout=timeout, ids=ids)
+        self.consumers[worker] = consumer = self.engine.subscribe(asked, lambda: None)
+        leased = {each.id for each in self.model.messages if each.queue == queue and each.holder}
+        assert list(consumer.leased_ids) == [each for each in ids if each in leased]
+        self.take(len(self.consumers) - 1)
+
+    @rule(
+        queue=QUEUE,
+        paused=st.sampled_from([None, None, 2.0, 60.0]),
+        max_leased=st.sampled_from([0, 0, 1, 3]),
+        max_attempts=st.sampled_from([0, 1, 3]),
+    )
+    def configure(self, queue: str, paused: float | None, max_leased: int, max_attempts: int) -> None:
+        seconds = None if paused is None else _of(queue, paused)
+        until_then = None if seconds is None else self.clock.monotonic() + seconds
+        self.model.configure(queue, until_then, max_leased, max_attempts)
+        change = QueueSettings(queue, seconds is not None, seconds, max_attempts, max_leased=max_leased)
+        _answer(self.engine.configure_now(change, []))
 
     @precondition(lambda self: self.consumers)
     @rule(which=ANY)
@@ -166,8 +226,13 @@ class EngineMachine(RuleBasedStateMachine):
         worker, consumer = self.worker(which)
         given = self.model.take(worker)
         taken = consumer.take()
+        if not given and worker.has_ended():
+            assert taken is None
+            self.model.workers.remove(worker)
+            del self.consumers[worker]
+            return
         assert taken is not None
-        assert [(lease.id, lease.body, lease.attempt) for lease in taken] == [
+        assert [(lease.id, lease.body, lease.entry_after().attempt) for lease in taken] == [
             (each.id, each.body, each.attempt) for each in given
         ]
         self.lease_ids += [lease.lease_id for lease in taken]
@@ -178,8 +243,9 @@ class EngineMachine(RuleBasedStateMachine):
         which=ANY,
         number=st.integers(1, 3),
         delay=st.sampled_from([0.0, 1.0, 6.0]),
+        untouched=st.booleans(),
     )
-    def settle(self, outcome: Outcome, which: int, number: int, delay: float) -> None:
+    def settle(self, outcome: Outcome, which: int, number: int, delay: float, untouched: bool) -> None:
         leases = self.pick(which, number)
         held = self.model.held(leases)
         known = {each.lease_id for each in held}
@@ -188,8 +254,11 @@ class EngineMachine(RuleBasedStateMachine):
             delay = delay or 3.0
         elif outcome is not Outcome.REQUEUE:
             delay = 0.0
-        self.model.settle(held, outcome, _of(queue, delay))
-        stale = _answer(self.engine.settle_now(Settlement(leases, outcome, _of(queue, delay))))
+        untouched &= outcome is Outcome.REQUEUE
+        late = [each for each in leases if each not in known]
+        self.model.settle(held, outcome, _of(queue, delay), untouched, late)
+        settlement = Settlement(leases, outcome, _of(queue, delay), untouched=untouched)
+        stale = _answer(self.engine.settle_now(settlement))
         assert stale == [each for each in leases if each not in known]
 
     @precondition(lambda self: self.lease_ids)
@@ -200,8 +269,8 @@ class EngineMachine(RuleBasedStateMachine):
         (lease_id,) = leases
         held = self.model.held(leases)
         worker = held[0].holder if held else None
-        self.model.settle(held, Outcome.ACK)
-        given = self.engine.exchange_now(lease_id)
+        self.model.settle(held, Outcome.ACK, late=[] if held else leases)
+        given = self.engine.exchange(lease_id)
         if worker is None:
             assert given is None
             return
@@ -209,6 +278,17 @@ class EngineMachine(RuleBasedStateMachine):
         assert [(lease.id, lease.attempt) for lease in given] == [(each.id, each.attempt) for each in worker.inbox]
         worker.inbox = []
         self.lease_ids += [lease.lease_id for lease in given]
+
+    @precondition(lambda self: any(consumer.held for consumer in self.consumers.values()))
+    @rule(which=ANY)
+    def leave(self, which: int) -> None:
+        worker, consumer = self.worker(which)
+        assume(consumer.held)
+        leases = list(consumer.held)[:1]
+        self.model.close(worker, untouched=True)
+        assert _answer(self.engine.settle_now(Settlement(leases, Outcome.REQUEUE, 0.0, "", True, True))) == []
+        assert consumer.take() is None
+        del self.consumers[worker]
 
     @precondition(lambda self: self.consumers)
     @rule(which=ANY)
@@ -236,26 +316,32 @@ class EngineMachine(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         self.settle_down()
+        self.model.written()
         self.steps += 1
         now, wall_ms = self.clock.monotonic(), int(self.clock.wall() * 1000)
         for worker, consumer in self.consumers.items():
             leases = list(consumer.held.values())
-            assert [(lease.id, lease.attempt) for lease in leases] == [(each.id, each.attempt) for each in worker.held]
+            assert [(lease.id, lease.entry_after().attempt) for lease in leases] == [
+                (each.id, each.attempt) for each in worker.held
+            ]
             for lease, each in zip(leases, worker.held, strict=True):
                 each.lease_id = lease.lease_id
                 delivery = (each.queue, each.id, each.attempt)
                 assert self.delivered.setdefault(lease.lease_id, delivery) == delivery, "a lease id was used again"
         for queue in QUEUES:
+            ends = self.model.paused.get(queue)
+            (counts,) = self.engine.counts_now([queue])
+            assert (counts.paused, counts.paused_ms) == (ends is not None, round((ends - now) * 1000) if ends else 0)
             here = [each for each in self.model.messages if each.queue == queue]
             leased = sorted((each for each in here if each.holder), key=lambda each: each.id)
             delayed = [each for each in here if each.due is not None]
             ready = self.model.ready(queue)
-            (counts,) = self.engine.counts_now([queue])
             totals: Counter[str] = self.model.totals[queue]
             expected: dict[str, Any] = {
                 "ready": len(ready),
                 "leased": len(leased),
                 "delayed": len(delayed),
+                "blocked": len([each for each in ready if each.key in self.model.busy(queue)]),
                 "consumers": len([each for each in self.consumers if each.queue == queue]),
                 "bytes": sum(each.size for each in here),
                 "oldest_lease_age_ms": int((now - min((each.since for each in leased), default=now)) * 1000),
@@ -267,7 +353,7 @@ class EngineMachine(RuleBasedStateMachine):
             }
             assert {name: getattr(counts, name) for name in expected} == expected
             assert (counts.oldest_ready_age_ms > 0) <= bool(ready)
-            delayed.sort(key=lambda each: (each.due, -each.priority, each.id))
+            delayed.sort(key=lambda each: (each.due, each.id))
             assert [
                 (peeked.state, peeked.entry.id, peeked.entry.body, peeked.entry.attempt, peeked.ready_time_ms)
                 for peeked in self.peek(queue)
@@ -277,8 +363,13 @@ class EngineMachine(RuleBasedStateMachine):
                 for each in messages
                 for when in [each.deadline or each.due]
             ]
-            headers = {peeked.entry.id: dict(peeked.entry.properties.headers) for peeked in self.peek(queue)}
-            assert headers == {each.id: each.headers for each in here}
+            seen = {peeked.entry.id: (peeked.blocked, peeked.entry.properties) for peeked in self.peek(queue)}
+            busy = self.model.busy(queue)
+            assert {
+                each: (blocked, dict(of.headers), of.key, of.unique_key) for each, (blocked, of) in seen.items()
+            } == {
+                each.id: (each in ready and each.key in busy, each.headers, each.key, each.unique_key) for each in here
+            }
 
     def peek(self, queue: str) -> list[Peeked]:
         """Look at all messages of a queue."""
@@ -314,28 +405,29 @@ class DurableMachine(EngineMachine):
         self.directory = tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None)
         self.starts = 0
 
-    def open(self) -> DurableEngine:
+    def open(self) -> LocalEngine:
         self.path = Path(self.directory.name, f"{self.starts}.db")
         return self._started()
 
-    def _started(self) -> DurableEngine:
-        engine = DurableEngine(self.path, self.bounds, self.model.max_attempts, self.clock, sync=False)
+    def _started(self) -> LocalEngine:
+        engine = open_engine(self.path, self.bounds, self.model.max_attempts, clock=self.clock, sync=False)
         engine.start_now()
         return engine
 
     @precondition(lambda self: self.steps >= LIFE_STEPS and any(each.holder for each in self.model.messages))
     @rule(killed=st.booleans(), moment=st.booleans())
     def restart(self, killed: bool, moment: bool) -> None:
-        assert isinstance(self.engine, DurableEngine)
-        if moment:
-            self.pass_time(1.0)
+        assert isinstance(self.engine, LocalEngine)
+        self.pass_time(1.0 if moment else LOOK_SECONDS)
         self.settle_down()
         if killed:
             self.starts += 1
             copy: Future[Path] = Future()
             new = Path(self.directory.name, f"{self.starts}.db")
             # On the journal's thread, so that nothing is written meanwhile.
-            self.engine._journal.load("", 0, 0, 0, lambda rows: copy.set_result(as_killed(self.path, new)))
+            self.engine._log.journal.load(
+                LaneName("", 0), 0, 0, lambda rows: copy.set_result(as_killed(self.path, new))
+            )
             self.path = copy.result(PATIENCE)
         self.engine.close_now()
         self.consumers.clear()
@@ -350,9 +442,10 @@ class DurableMachine(EngineMachine):
         for each in self.model.messages:
             if each.queue == "q.dead" and each.id > known:
                 each.id = ids.get(each.body, 0)
+        self.restored = {(each.queue, each.id) for each in self.model.messages if each.key}
 
     def settle_down(self) -> None:
-        assert isinstance(self.engine, DurableEngine)
+        assert isinstance(self.engine, LocalEngine)
         for _ in range(3):  # what is done may ask for more: attempts to record, pages to read, dead letters
             self.engine.flush().result(PATIENCE)
 
@@ -380,7 +473,7 @@ def _compare(machine: type[EngineMachine], examples: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "RESERVE_BYTES", 4_096)
+    monkeypatch.setattr(space, "RESERVE_BYTES", 4_096)
 
 
 MACHINES = pytest.mark.parametrize("machine", [EngineMachine, DurableMachine], ids=["memory", "durable"])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stiqueue.entry import Properties
-from stiqueue.run import Run
+from stiqueue.rules.entry import Properties
+from stiqueue.rules.run import Run
 
 BODIES = [b"a", b"bb", b"", b"dddd", b"e"]
 

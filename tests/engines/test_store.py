@@ -11,11 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from stiqueue.engines.packs import PACK_BYTES, Pack, packed
-from stiqueue.engines.rows import ID_BITS, Common, LaneRow, RequestRow, Row, is_right, row_crc, row_crcs, shared_crc
-from stiqueue.engines.schema import PAGE_SIZE, create
-from stiqueue.engines.store import Store
-from stiqueue.engines.view import PAGE_BYTES, View
+from stiqueue.engines.sqlite.packs import PACK_BYTES, Pack, pack
+from stiqueue.engines.sqlite.rows import (
+    ID_BITS,
+    Common,
+    LaneRow,
+    RequestRow,
+    Row,
+    is_right,
+    row_crc,
+    row_crcs,
+    shared_crc,
+)
+from stiqueue.engines.sqlite.schema import PAGE_SIZE, create
+from stiqueue.engines.sqlite.store import Store
+from stiqueue.engines.sqlite.tables import READ_BYTES
+from stiqueue.engines.sqlite.view import View
 from stiqueue.errors import StoreDamaged, StoreError
 
 LIKE = Common(1_700_000_000_000)
@@ -40,8 +51,16 @@ def insert(store: Store, bodies: list[bytes], like: Common = LIKE, lane: int = 1
     """Insert messages with the ids 1, 2, ...; return their keys."""
     first = (lane << ID_BITS) + 1
     with store.transaction():
-        store.insert(packed(first, bodies, like))
+        store.insert(pack(first, bodies, like))
     return list(range(first, first + len(bodies)))
+
+
+@pytest.mark.parametrize(("sync", "level"), [(True, 2), (False, 0)])
+def test_what_is_synced_is_on_the_disk_on_macos_too(path: Path, sync: bool, level: int) -> None:
+    store = Store(path, sync)
+    found = [store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "fullfsync")]
+    store.close()
+    assert found == [level, 1]
 
 
 def delete(store: Store, keys: Iterable[int]) -> None:
@@ -90,7 +109,7 @@ def test_columns_come_back_exact(store: Store, headers: str | None) -> None:
 
 
 def test_pages_are_bounded_in_bytes(store: Store) -> None:
-    large = [b"a" * (PAGE_BYTES // 3), b"b" * (PAGE_BYTES + 1), b"c", b"d" * PAGE_BYTES]
+    large = [b"a" * (READ_BYTES // 3), b"b" * (READ_BYTES + 1), b"c", b"d" * READ_BYTES]
     insert(store, large)
     sizes = []
     after = 0
@@ -184,7 +203,7 @@ def test_random_changes_against_a_dictionary(store: Store) -> None:
             bodies = [
                 chance.randbytes(chance.choice((0, 10, 100, 4_000))) for _ in range(chance.choice((0, 1, 5, 300)))
             ]
-            made = packed(lane << ID_BITS | next_id[lane], bodies, like)
+            made = pack(lane << ID_BITS | next_id[lane], bodies, like)
             next_id[lane] += len(bodies) + chance.choice((0, 0, 1))
             store.insert(made)
             there |= {row.key: row for pack in made for row in pack.rows()}
@@ -306,7 +325,7 @@ def test_requests_from_before_a_clock_was_set_back_are_forgotten(store: Store) -
 def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
     keys = insert(store, [b"a"])
     with pytest.raises(sqlite3.IntegrityError), store.transaction():
-        store.insert(packed(keys[0] + 1, [b"b"], LIKE) + packed(keys[0], [b"again"], LIKE))
+        store.insert(pack(keys[0] + 1, [b"b"], LIKE) + pack(keys[0], [b"again"], LIKE))
     assert [row.body for row in store.every(-1, 10)] == [b"a"]
 
 
@@ -346,7 +365,7 @@ def test_pages_that_are_neither_in_the_file_nor_in_the_log(path: Path, monkeypat
     assert view.missing_page([]) == pages - 1
     assert view.missing_page([pages - 1]) == pages
     assert view.missing_page([pages, pages - 1]) == 0
-    monkeypatch.setattr("stiqueue.engines.view._LOCK_PAGE", pages - 1)
+    monkeypatch.setattr("stiqueue.engines.sqlite.tables._LOCK_PAGE", pages - 1)
     assert view.missing_page([pages]) == 0
     monkeypatch.undo()
     view.close()

@@ -11,11 +11,12 @@ import pytest
 from support.clock import FakeClock
 from support.waiting import Call, until
 
-from stiqueue.delivery import Bell
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.engines.local import LocalEngine
-from stiqueue.engines.timer import Timer
+from stiqueue.engines.local.change import LaneName
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.local.timer import Timer
+from stiqueue.engines.opening import open_engine
 from stiqueue.message import Batch
+from stiqueue.server.delivery import Bell
 
 from .desk import PATIENCE, enqueue
 
@@ -35,15 +36,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_written_while_the_engine_closes_starts_no_timer(tmp_path: Path, started: list[str]) -> None:
-    engine = DurableEngine(tmp_path / "queue.db")
+    engine = open_engine(tmp_path / "queue.db")
     engine.start_now()
     busy: Future[None] = Future()
-    journal = engine._journal
-    assert journal is not None
-    journal.load("", 0, 0, 0, lambda rows: busy.result(PATIENCE))
+    journal = engine._log.journal
+    journal.load(LaneName("", 0), 0, 0, lambda rows: busy.result(PATIENCE))
     answer = engine.submit(Batch("default", [b"a"], delay=1_000.0))
     closing = Call(engine.close_now)
-    until(lambda: engine._journal, None)
+    until(lambda: engine._queues.refusal is not None)
     busy.set_result(None)
     closing.result()
     assert isinstance(answer, Future)
@@ -53,7 +53,7 @@ def test_what_is_written_while_the_engine_closes_starts_no_timer(tmp_path: Path,
 
 def test_nothing_falls_due_in_an_engine_that_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
-    engine = DurableEngine(tmp_path / "queue.db", clock=clock)
+    engine = open_engine(tmp_path / "queue.db", clock=clock)
     engine.start_now()
     enqueue(engine, b"a", ttl=1_000.0)
     engine.close_now()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from itertools import pairwise, takewhile
 
-from .history import FOREVER, Delivery, History
+from .history import FOREVER, SECOND, Delivery, History
 from .recorder import Event, producer_and_counter
 
 
@@ -123,7 +123,7 @@ def check(events: Iterable[Event], expectation: Expectation | None = None) -> Re
         _find_lost(history, result)
     _find_repeated(history, result, expectation.slack_s)
     if expectation.ordered:
-        _find_inversions(history, result, expectation.one_consumer)
+        _find_inversions(history, result, expectation)
     _find_doubts(history, result, expectation)
     return result
 
@@ -204,10 +204,10 @@ def _judge_repetition(history: History, result: Result, before: Delivery, after:
         result.duplicated.append(after.value)
 
 
-def _find_inversions(history: History, result: Result, one_consumer: bool) -> None:
+def _find_inversions(history: History, result: Result, expectation: Expectation) -> None:
     deaths = history.server_deaths()
     seen: set[tuple[str, str, str]] = set()
-    youngest: dict[tuple[str, int, str], int] = {}
+    youngest: dict[tuple[str, int, str], tuple[int, int]] = {}
     for delivery in history.deliveries:
         if delivery.copy in seen or delivery.value not in history.sends:
             continue
@@ -215,11 +215,15 @@ def _find_inversions(history: History, result: Result, one_consumer: bool) -> No
         if delivery.attempt > 1 or history.late(delivery):
             continue  # delivered before, to somebody who did not live to write it down: it returns to its old place
         producer, counter = producer_and_counter(delivery.value)
-        line = delivery.queue if one_consumer else delivery.stream
+        line = delivery.queue if expectation.one_consumer else delivery.stream
         place = (line, bisect_right(deaths, delivery.t), producer)
-        if counter < youngest.get(place, counter):
+        last, t = youngest.get(place, (counter, delivery.t))
+        if counter < last and (
+            expectation.one_consumer
+            or not history.gives_back(t - int(expectation.slack_s * SECOND), delivery.t, but=delivery.stream)
+        ):
             result.inversions.append(delivery.value)
-        youngest[place] = max(counter, youngest.get(place, counter))
+        youngest[place] = max((counter, delivery.t), (last, t))
 
 
 def _find_doubts(history: History, result: Result, expectation: Expectation) -> None:

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from engines.desk import ack, enqueue, opened
 
-from stiqueue.engines.durable import DurableEngine
-from stiqueue.lease import Lease
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.message import Subscription
+from stiqueue.rules.lease import Lease
 
 TRIAL_SECONDS = 20.0
 SMALL_BYTES = 4_500_000
@@ -153,7 +153,7 @@ def _shrink(path: Path) -> None:
             time.sleep(0.002)
 
 
-def _ack(engine: DurableEngine, story: Story, number: int) -> None:
+def _ack(engine: LocalEngine, story: Story, number: int) -> None:
     consumer = engine.subscribe(Subscription("default", prefetch=number, max_messages=number))
     leases: list[Lease] = []
     while len(leases) < number:

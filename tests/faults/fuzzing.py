@@ -43,15 +43,19 @@ def _valid_request(chance: random.Random, method: str) -> Any:
             request.headers[chance.choice(TEXTS)] = chance.choice(TEXTS)
         elif field.cpp_type in (field.CPPTYPE_STRING,):
             value: Any = chance.choice(TEXTS) if field.type == field.TYPE_STRING else chance.randbytes(10)
-            getattr(request, field.name).append(value) if _is_list(field) else setattr(request, field.name, value)
+            _set(request, field, value)
         elif field.cpp_type == field.CPPTYPE_BOOL:
             setattr(request, field.name, True)
         else:
             bits = 64 if "64" in {1: "32", 2: "64", 3: "u32", 4: "u64", 8: "32"}[field.cpp_type] else 32
             value = chance.choice(EDGES) % (1 << bits)
             signed = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64, field.CPPTYPE_ENUM)
-            setattr(request, field.name, value - (1 << bits) if signed and value >> (bits - 1) else value)
+            _set(request, field, value - (1 << bits) if signed and value >> (bits - 1) else value)
     return request
+
+
+def _set(request: Any, field: Any, value: Any) -> None:
+    getattr(request, field.name).append(value) if _is_list(field) else setattr(request, field.name, value)
 
 
 def _is_list(field: Any) -> bool:

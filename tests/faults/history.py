@@ -162,6 +162,15 @@ class History:
             if not (fault.target == "server" and stream.reopens)
         )
 
+    def gives_back(self, since: int, until: int, but: str) -> bool:
+        """Whether a stream other than `but` may have ended in this time.
+
+        A message that it was given and not yet sent returns to its old place, without an attempt having been counted.
+        """
+        return any(since <= stream.end <= until for name, stream in self.streams.items() if name != but) or any(
+            fault.begin <= until and since <= fault.end for fault in self.faults
+        )
+
     def _breaks(self, fault: Fault, delivery: Delivery) -> bool:
         """Whether `fault` may have ended, or may be about to end, the stream of `delivery`."""
         stream = self.streams[delivery.stream]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +16,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.ports import free_port
+
 START_SECONDS = 20.0
 """How long a process may take to be ready on a busy machine."""
 END_SECONDS = 10.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-PORTS = range(20_000, 32_768)
-"""Below those that the system hands out for outgoing connections, which could take a server's port while it is away."""
 
 _PACKAGE = __package__ or ""
 _ROOT = Path(__file__).resolve().parents[_PACKAGE.count(".") + 1]
@@ -43,16 +41,6 @@ def wait_until(fact: Callable[[], bool], seconds: float, what: str, every: float
             raise TimeoutError(f"{what}: not within {seconds:g} s")
         time.sleep(every)
     return time.monotonic() - begin
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.SystemRandom().sample(PORTS, 100):
-        with socket.socket(family) as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
-            return port
-    raise RuntimeError("no free port found")
 
 
 def process_state(pid: int) -> str:

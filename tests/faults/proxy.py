@@ -12,8 +12,9 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from .frames import END_STREAM, HEADERS, RST_STREAM, FrameScanner
-from .processes import free_port
+from tests.support.ports import free_port
+
+from .frames import DATA, END_STREAM, HEADERS, RST_STREAM, FrameScanner
 
 CHUNK_BYTES = 1 << 16
 CALL_SECONDS = 5.0
@@ -59,6 +60,10 @@ class Proxy:
         """Connections accepted so far."""
         self.answer_lost = threading.Event()
         """Set when the answer that `lose_next_answer` asked for was thrown away."""
+        self.cut = threading.Event()
+        """Set when a connection was closed as `cut_after` asked."""
+        self._left: dict[Direction, int] = {}
+        """How many more bytes pass before a connection is cut."""
         self._servers = [(host, int(port)) for host, _, port in (target.rpartition(":") for target in targets)]
         self._turn = 0
         self._modes = {Direction.UP: Mode.PASS, Direction.DOWN: Mode.PASS}
@@ -130,6 +135,15 @@ class Proxy:
         async def arm() -> None:
             self.answer_lost.clear()
             self._armed = True
+
+        self._call(arm())
+
+    def cut_after(self, count: int, direction: Direction) -> None:
+        """Pass `count` more bytes in `direction`, then close the connection that has the next one, once."""
+
+        async def arm() -> None:
+            self.cut.clear()
+            self._left = {direction: count}
 
         self._call(arm())
 
@@ -205,6 +219,7 @@ class _Link:
         """Begin to pass bytes on."""
         self._proxy._links.add(self)
         self._task = asyncio.ensure_future(self._run())
+        self._task.add_done_callback(self._close)  # not at its end: one that is cancelled at once never begins
 
     def reset(self) -> None:
         """End both connections with RST, without sending what is under way."""
@@ -235,11 +250,12 @@ class _Link:
                 await asyncio.wait(pumps)
         except (OSError, asyncio.CancelledError):
             pass  # one end has broken: so does the other
-        finally:
-            self._proxy._links.discard(self)
-            self._client.close()
-            if self._server is not None:
-                self._server.close()
+
+    def _close(self, _: asyncio.Task[None]) -> None:
+        self._proxy._links.discard(self)
+        self._client.close()
+        if self._server is not None:
+            self._server.close()
 
     async def _pump(self, source: socket.socket, sink: socket.socket, direction: Direction) -> None:
         proxy = self._proxy
@@ -255,6 +271,14 @@ class _Link:
                 continue
             if proxy._modes[direction] is Mode.DELAY:
                 await asyncio.sleep(proxy._delay)
+            left = proxy._left.get(direction)
+            if left is not None and len(data) > left:
+                proxy._left = {}
+                await proxy._loop.sock_sendall(sink, data[:left])
+                proxy.cut.set()
+                raise ConnectionAbortedError  # closes both ends, but does not reset them: that would overtake the bytes
+            if left is not None:
+                proxy._left[direction] = left - len(data)
             await proxy._loop.sock_sendall(sink, data)
             proxy.passed += len(data)
 
@@ -267,10 +291,10 @@ class _Link:
         """Look for the call whose answer is to be lost, and for the end of that answer."""
         for kind, flags, number in self._scanners[direction].feed(data):
             if direction is Direction.UP:
-                if kind == HEADERS and self._proxy._armed:
+                if kind in (HEADERS, DATA) and self._proxy._armed:  # a call, or a request on a pipe
                     self._proxy._armed = False
                     self._doomed = number
-            elif number == self._doomed and (kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM)):
+            elif number == self._doomed and (kind in (RST_STREAM, DATA) or (kind == HEADERS and flags & END_STREAM)):
                 self._proxy.answer_lost.set()
                 self.reset()
         return direction is Direction.DOWN and self._doomed > 0

@@ -79,7 +79,14 @@ class Run:
 
     def counts(self, queue: str = "default") -> pb.QueueCounts:
         """Return the server's own counts of one queue."""
-        return self.stub().Cnt(pb.CntRequest(queues=[queue]), timeout=5).queues[0]
+        request = pb.CntRequest(queues=[queue])
+        try:
+            return self.stub().Cnt(request, timeout=5).queues[0]
+        except grpc.RpcError as error:
+            # gRPC 1.71 answers no ping between calls, so the server may have closed a connection that was idle.
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return self.stub().Cnt(request, timeout=5).queues[0]
 
     def wait_for_counts(self, seconds: float, queue: str = "default", **expected: int) -> float:
         """Wait until counts are as `expected`; return how long it took, in seconds."""

@@ -266,6 +266,17 @@ def test_given_back_messages_are_no_inversion() -> None:
     assert judge(text).verdict is Verdict.GOOD
 
 
+def test_unsent_messages_are_no_inversion() -> None:
+    """Another stream that is cancelled gives back what it was not sent yet, as if it had never been delivered."""
+    before, after = done("p-2", "b"), done("p-1", "a") + DRAINED
+    cancel = "c stream s2 end how=cancel\n"
+    assert judge(sent("p-1", "p-2") + before + cancel + after).verdict is Verdict.GOOD
+    assert judge(sent("p-1", "p-2") + cancel + before + after).inversions == ["p-1"]
+    assert judge(sent("p-1", "p-2") + before + after.replace(DRAINED, cancel + DRAINED)).inversions == ["p-1"]
+    one_consumer = Expectation(fault=False, one_consumer=True)
+    assert judge(sent("p-1", "p-2") + before + cancel + after, one_consumer).inversions == ["p-1"]
+
+
 def test_two_holders() -> None:
     """Another stream gets it while the first one holds it."""
     text = sent("p-1") + got("p-1", "a") + got("p-1", "b", stream="s2", attempt=2)

@@ -10,7 +10,7 @@ from engines.desk import ack, as_killed, bodies, enqueue, opened, take
 from support.clock import FakeClock
 from support.services import missing
 
-from stiqueue.engines.durable import DurableEngine
+from stiqueue.engines.local.engine import LocalEngine
 from stiqueue.message import Subscription
 from stiqueue.v1 import queue_pb2 as pb
 
@@ -27,7 +27,7 @@ NEARLY = 59.9
 """100 ms before a minute is over: nothing may happen earlier."""
 
 
-def ready(engine: DurableEngine, queue: str) -> int:
+def ready(engine: LocalEngine, queue: str) -> int:
     return sum(each.ready for each in engine.counts_now([queue]))
 
 
@@ -61,7 +61,7 @@ def test_27_a_clock_that_is_set_while_the_server_runs(tmp_path: Path, jump: floa
         assert bodies(take(engine, 3, "leased")) == [b"a", b"b", b"c"]
 
 
-def _pass(engine: DurableEngine, clock: FakeClock, seconds: float) -> None:
+def _pass(engine: LocalEngine, clock: FakeClock, seconds: float) -> None:
     clock.advance(seconds)
     engine.tick()
 

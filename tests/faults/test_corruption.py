@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import sqlite3
 import struct
@@ -18,7 +19,9 @@ import pytest
 from engines.damage import ALL, DAMAGES, FRAME, body, content, make_killed
 from engines.desk import ack, as_killed, drain, enqueue, opened, take
 
-from stiqueue.engines.wal import scan
+from stiqueue.engines.sqlite.damage.salvage import check, salvage
+from stiqueue.engines.sqlite.damage.wal import scan
+from stiqueue.engines.sqlite.schema import SCHEMA_VERSION
 from stiqueue.errors import StoreError
 from stiqueue.v1 import queue_pb2 as pb
 
@@ -62,7 +65,7 @@ def rich(directory: Path) -> Path:
 def everything(path: Path) -> list[object]:
     """Return all that is in a file, read by an engine."""
     with opened(path) as engine:
-        again = [engine._recent.get(f"q{n % 3}", f"r{n}", engine._clock.monotonic()) for n in range(100)]
+        again = [engine._arrivals._recent.get(f"q{n % 3}", f"r{n}", engine._clock.monotonic()) for n in range(100)]
         counts = [count for count in engine.counts_now() if count.ready or count.delayed]
         leases = [lease for queue in ("q0", "q1", "q2") for lease in drain(engine, queue)]
         return [
@@ -120,7 +123,7 @@ def foreign(path: Path) -> None:
 
 def newer(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[60:64] = struct.pack(">I", 2)
+    data[60:64] = struct.pack(">I", SCHEMA_VERSION + 1)
     path.write_bytes(data)
 
 
@@ -178,7 +181,36 @@ def test_19_the_server_accepts_the_loss(run: Run, killed: Path) -> None:
     assert run.counts().ready == len(ALL) - 1
     aside = next(each for each in run.directory.iterdir() if ".damaged-" in each.name and each.suffix[-4:] != "-wal")
     assert aside.read_bytes() == damaged
-    assert f"{len(ALL) - 1} messages were saved, 1 were lost; the damaged file is {aside}" in server.log
+    assert f"{len(ALL) - 1} messages were saved, 1 is lost; the damaged file is {aside}" in server.log
+
+
+def test_19_a_loss_that_is_not_known_is_not_called_none(run: Run) -> None:
+    """The log is cut where a transaction ends: all that the file counts is there, and confirmed messages are missing.
+
+    The refusal, `check`, `salvage` and a start that accepts the loss say so in the same words.
+    """
+    path = run.directory / "stiqueue.db"
+    server = run.server("--data", str(path))
+    for number in range(200):
+        run.stub().Enq(pb.EnqRequest(bodies=[b"%d" % number]), timeout=10)
+    run.inject.kill(server)
+    log = Path(f"{path}-wal")
+    os.truncate(log, 32 + scan(log).frames // 4 * FRAME)
+    refusal = assert_refused(run, path)
+    found = re.search(r"ends with transaction (\d+), but (\d+) were confirmed", refusal.log)
+    assert found, refusal.log
+    known, confirmed = int(found[1]), int(found[2])
+    words = f"how many are lost is not known: the last {confirmed - known} confirmed transactions are missing"
+
+    report = check(path)
+    assert report.lines[-1] == f"{path}: {report.readable} messages can be read, {words}"
+    assert report.readable < 200
+    assert salvage(path, run.directory / "saved.db").loss.words == words
+    refusal.options.append("--accept-loss")
+    refusal.start()
+    (shown,) = run.stub(refusal.target).Peek(pb.PeekRequest(), timeout=10)
+    assert len(shown.messages) == report.readable
+    assert f"{report.readable} messages were saved, {words}; the damaged file is " in refusal.log
 
 
 def test_19_a_read_only_disk(run: Run, killed: Path) -> None:

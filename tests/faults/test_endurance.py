@@ -9,6 +9,7 @@ from .endurance import endure
 from .run import Run
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_49_full_load_while_clients_are_killed(run: Run) -> None:

@@ -72,6 +72,7 @@ def flood(run: Run, seconds: float, most_p99: float) -> None:
     assert len(server.log.splitlines()) <= 10
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_39_floods_of_frames(run: Run) -> None:

@@ -131,6 +131,7 @@ def be_idle(run: Run, number: int, busy: float, idle: float, noise: float) -> No
     assert dict(result.duplicates) == {"sigkill": number}
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_34_1_000_idle_consumers(run: Run) -> None:

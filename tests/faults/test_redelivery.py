@@ -15,9 +15,9 @@ from support.nats_servers import NatsServer
 
 from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.engines.jetstream.cluster import Cluster
-from stiqueue.entry import Leased
 from stiqueue.errors import Unavailable
 from stiqueue.message import Batch, Settlement, Subscription
+from stiqueue.rules.entry import Leased
 
 from .checker import Expectation
 from .history import CLUSTER, SECOND

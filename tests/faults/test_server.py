@@ -10,9 +10,10 @@ import time
 import pytest
 
 from stiqueue.v1 import queue_pb2 as pb
+from tests.support.ports import free_port
 
 from .checker import Expectation
-from .processes import NOT_SERVING, ServerProcess, free_port, wait_until
+from .processes import NOT_SERVING, ServerProcess, wait_until
 from .recorder import read_history
 from .run import Run
 
@@ -145,6 +146,14 @@ def ended(server: ServerProcess, signalled: int, seconds: float) -> float:
     return took
 
 
+def usual_end(run: Run) -> float:
+    """Return how long a server that has nothing to do takes to end on this machine, now, in seconds."""
+    idle = run.server()
+    signalled = time.monotonic_ns()
+    os.kill(idle.pid, signal.SIGTERM)
+    return ended(idle, signalled, 10)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_26_sigterm_without_leases(run: Run, number: signal.Signals) -> None:
@@ -186,9 +195,9 @@ def test_26_sigterm_under_load(run: Run) -> None:
         assert holder.wait_for("acked") == "acked 5 stale 0"
         assert holder.wait_for("ended") == "ended UNAVAILABLE"
     settled = time.monotonic_ns()
-    ended(server, settled, 5)
-    assert time.monotonic_ns() - settled <= SECOND
+    took = ended(server, settled, 5)
     assert time.monotonic_ns() - signalled <= 11 * SECOND
+    assert took <= 1.0 + usual_end(run)
     run.stop_clients()
 
     events = read_history(run.directory)
@@ -212,7 +221,7 @@ def test_26_sigterm_while_a_consumer_holds_on(run: Run) -> None:
     late.wait_for("sent")
     assert not server.has_ended
     took = ended(server, signalled, 10)
-    assert 2.0 <= took <= 3.0
+    assert 2.0 <= took <= 3.0 + usual_end(run)
     assert holder.wait_for("ended") == "ended UNAVAILABLE"
     outcomes = [event.outcome for event in read_history(run.directory, "late") if event.op == "enq"]
     assert "ok" not in outcomes
@@ -231,6 +240,6 @@ def test_26_second_signal_ends_at_once(run: Run, second: signal.Signals) -> None
     server.wait_ready(5, NOT_SERVING)
     signalled = time.monotonic_ns()
     os.kill(server.pid, second)
-    assert ended(server, signalled, 10) <= 1.0
+    assert ended(server, signalled, 10) <= 1.0 + usual_end(run)
     assert holder.wait_for("ended") == "ended UNAVAILABLE"
     run.assert_no_errors(Expectation(confirmed=10))

@@ -149,6 +149,7 @@ def slow_reader(run: Run, number: int, reads: int) -> None:
     assert result.received == result.confirmed
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 def test_09_slow_consumer_of_large_messages(run: Run) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from faults.proxy import Mode, Proxy
+from support.ports import free_port
 from support.waiting import Call, until
 
-from stiqueue import Closed, InvalidRequest, SQClient, SQServer, State, Unavailable, backoff
+from stiqueue import Closed, InvalidRequest, SQClient, SQServer, State, Unavailable
+from stiqueue.client import backoff
 
 from .conftest import Connect
 
@@ -29,8 +31,9 @@ CALLS: dict[str, Callable[[Any], object]] = {
 @pytest.fixture
 def absent() -> int:
     """A port at which a server was, and is no longer."""
-    with SQServer(port=0) as server:
-        return server.port
+    port = free_port()
+    with SQServer(port=port):
+        return port
 
 
 @pytest.mark.scenario("server stays away")
@@ -110,7 +113,7 @@ def test_a_client_that_was_never_used_needs_no_server(connect: Connect, absent: 
 
 @pytest.mark.scenario("server restarts")
 def test_a_deq_that_waits_outlives_many_restarts(connect: Connect) -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
     with connect(port) as client, SQClient(port=port) as other:
         waiting = Call(client.deq)
@@ -125,9 +128,9 @@ def test_a_deq_that_waits_outlives_many_restarts(connect: Connect) -> None:
 
 @pytest.mark.scenario("server restarts")
 def test_a_loop_outlives_a_restart(connect: Connect) -> None:
-    with SQServer(port=0) as server, connect(server.port) as client, SQClient(port=server.port) as other:
+    with SQServer(port=free_port()) as server, connect(server.port) as client, SQClient(port=server.port) as other:
         loop = client.consume(prefetch=3)
-        other.enq_many("abc")
+        other.enq_many(list("abc"))
         assert next(loop) == b"a"
         server.stop()
         with SQServer(port=server.port):
@@ -141,7 +144,7 @@ def test_a_loop_outlives_a_restart(connect: Connect) -> None:
 
 @pytest.mark.scenario("server restarts")
 def test_what_is_acked_after_a_restart_is_stale(connect: Connect) -> None:
-    with SQServer(port=0) as server, connect(server.port) as client:
+    with SQServer(port=free_port()) as server, connect(server.port) as client:
         client.enq("a")
         message = client.deq()
         assert message is not None
@@ -155,8 +158,8 @@ def test_what_was_held_during_a_restart_comes_again_from_a_data_file(
     connect: Connect, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = str(tmp_path_factory.mktemp("data") / "stiqueue.db")
-    with SQServer(port=0, data=data) as server, connect(server.port) as client:
-        client.enq_many("ab")
+    with SQServer(port=free_port(), data=data) as server, connect(server.port) as client:
+        client.enq_many(list("ab"))
         message = client.deq()
         assert message == b"a"
         server.stop()
@@ -227,7 +230,7 @@ def test_a_waiting_deq_outlives_a_reset_of_its_connection(proxy: Proxy, far: Any
 
 @pytest.mark.scenario("connection is reset, or an answer lost")
 def test_what_was_held_comes_back_when_the_connection_is_reset(proxy: Proxy, far: Any, client: SQClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     message = far.deq()
     assert message == b"a"
     proxy.reset()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from faults.processes import ServerProcess, process_state
 from faults.proxy import Proxy
+from support.ports import free_port
 from support.waiting import PATIENCE, Call, until
 
 from stiqueue import AsyncSQClient, SQClient, SQServer, Unavailable
@@ -132,7 +133,7 @@ def test_32_an_ack_whose_answer_is_lost_is_final_although_the_server_is_killed(
 def reconnect(connect: Connect, times: int, away: float) -> None:
     """Restart the server again and again, while a client enqueues and another waits and consumes."""
     gone_on: list[float] = []
-    with SQServer(port=0) as first:
+    with SQServer(port=free_port()) as first:
         port = first.port
     with Proxy(f"127.0.0.1:{port}") as proxy:
         target = int(proxy.target.rpartition(":")[2])
@@ -249,7 +250,7 @@ def test_07_an_idle_client_notices_that_the_server_hangs(connect: Connect, durab
 @pytest.mark.scenario("threads", client="SQClient")
 def test_threads_share_a_client_while_the_server_restarts(tmp_path: Path) -> None:
     data = str(tmp_path / "stiqueue.db")
-    with SQServer(port=0, data=data) as server:
+    with SQServer(port=free_port(), data=data) as server:
         port = server.port
     with SQClient(port=port) as client:
 

@@ -56,7 +56,7 @@ GIVEN_BACK = {
 
 @pytest.mark.parametrize("ending", ACKED.values(), ids=ACKED.keys())
 def test_a_clean_end_acks(server: SQServer, client: SQClient, ending: str) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     done = run_python(HOLD + ending, server.port)
     assert (done.stdout, done.stderr) == ("", "")
     until(lambda: client.counts().consumers, 0)
@@ -67,7 +67,7 @@ def test_a_clean_end_acks(server: SQServer, client: SQClient, ending: str) -> No
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 @pytest.mark.parametrize("ending", GIVEN_BACK.values(), ids=GIVEN_BACK.keys())
 def test_any_other_end_gives_back(server: SQServer, client: SQClient, ending: str) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     run_python(HOLD + ending, server.port)
     until(client.peek, b"a,b")
     assert client.counts().acked == 0
@@ -85,7 +85,7 @@ def test_a_process_ends_although_the_server_is_gone(server: SQServer, client: SQ
 
 
 def test_a_process_ends_while_a_loop_is_under_way(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     done = run_python(
         """
 import sys
@@ -120,7 +120,7 @@ except KeyboardInterrupt:
 
 def test_no_call_outlives_its_client(server: SQServer, client: SQClient) -> None:
     """The deletion of a call takes a lock that its thread, killed with the interpreter, may have taken with it."""
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     gc.collect()
     gc.disable()
     try:

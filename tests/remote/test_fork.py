@@ -61,7 +61,7 @@ assert client.deq().decode() == "of the child"
 
 
 def test_what_the_parent_holds_is_not_settled_by_its_child(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     run(
         server,
         """
@@ -80,7 +80,7 @@ assert message.ack() is True
 
 
 def test_a_child_that_dies_gives_back_only_its_own(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     run(
         server,
         """
@@ -97,7 +97,7 @@ assert client.deq() == b"b"
 
 
 def test_a_child_can_settle_what_its_parent_took(server: SQServer, client: SQClient) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     run(
         server,
         """
@@ -133,6 +133,80 @@ assert found == [b"for the thread"]
 """,
     )
     until(lambda: client.counts().acked, 1)
+
+
+def test_forks_while_other_threads_call_harm_neither(server: SQServer, client: SQClient) -> None:
+    """Without a wait for calls under way, the first child hangs inside gRPC, or dies by a signal.
+
+    The first fork may find a thread that makes the first channel.
+    """
+    run(
+        server,
+        """
+rounds, stop = [0] * 4, threading.Event()
+def produce(number):
+    while not stop.is_set():
+        client.enq("of the parent", queue="sink")
+        rounds[number] += 1
+producers = [threading.Thread(target=produce, args=(number,), daemon=True) for number in range(4)]
+for thread in producers:
+    thread.start()
+
+def exchange(done):
+    name = f"{os.getpid()}.{threading.get_native_id()}"
+    for body in (b"1", b"2"):
+        client.enq(body, queue=name)
+        assert client.deq(queue=name) == body
+    done.append(client.ack())
+def one():
+    exchange([])
+def several():
+    done = []
+    threads = [threading.Thread(target=exchange, args=(done,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [True] * 4
+for work in [one, several] * 10:
+    before = sum(rounds)
+    assert child(work) == 0
+    while sum(rounds) == before:
+        time.sleep(0.01)
+stop.set()
+for thread in producers:
+    thread.join(20)
+assert client.cnt(queue="sink") == sum(rounds)
+""",
+    )
+
+
+def test_a_fork_waits_for_a_call_without_an_answer(server: SQServer, client: SQClient) -> None:
+    run(
+        server,
+        """
+import socket
+from stiqueue import Unavailable
+listener = socket.create_server(("127.0.0.1", 0))
+silent = SQClient(port=listener.getsockname()[1], timeout=2)
+failed = []
+def call():
+    try:
+        silent.enq("never answered")
+    except Unavailable as error:
+        failed.append(error)
+thread = threading.Thread(target=call)
+client.enq("before")
+thread.start()
+listener.accept()
+def work():
+    client.enq("of the child")
+assert child(work) == 0
+thread.join(20)
+assert failed
+""",
+    )
+    assert client.peek() == b"before,of the child"
 
 
 def test_grandchildren_work_too(server: SQServer, client: SQClient) -> None:
@@ -199,7 +273,7 @@ def run_child(server: SQServer, directory: Path, *arguments: str) -> None:
 def test_a_child_of_multiprocessing_that_ends_well_acks(
     server: SQServer, client: SQClient, tmp_path: Path, how: str, shared: str
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     run_child(server, tmp_path, how, "works", shared)
     until(lambda: client.counts().consumers, 0)
     assert client.peek() == b"b"
@@ -211,7 +285,7 @@ def test_a_child_of_multiprocessing_that_ends_well_acks(
 def test_a_child_of_multiprocessing_that_fails_gives_back(
     server: SQServer, client: SQClient, tmp_path: Path, how: str, shared: str
 ) -> None:
-    client.enq_many("ab")
+    client.enq_many(list("ab"))
     run_child(server, tmp_path, how, "fails", shared)
     until(client.peek, b"a,b")
     assert client.counts().acked == 0

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from faults.processes import free_port
 from support.names import Names
+from support.ports import free_port
 from support.waiting import Call, until
 
 from stiqueue import SQServer, Unavailable
-from stiqueue.endpoint import Endpoint
+from stiqueue.client.calls.endpoint import Endpoint
 
 from .conftest import Connect
 

@@ -73,7 +73,7 @@ def test_a_file_without_a_token_is_a_mistake(server: SQServer, tmp_path: Path) -
     (tmp_path / "mine").write_text("\n")
     done = run("stiqueue", "cnt", f"--port={server.port}", f"--token-file={tmp_path / 'mine'}")
     assert done.returncode == 2
-    assert "has no token in its first line" in done.stderr
+    assert "has no token on its first line" in done.stderr
 
 
 def test_no_help_asks_for_a_token_on_the_command_line() -> None:

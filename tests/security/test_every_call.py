@@ -18,7 +18,7 @@ from support.wire import refused
 from security.conftest import Authority, secure_channel
 from security.holder import CALLS, OTHERS, QUEUE, Holder
 from stiqueue import SQServer
-from stiqueue.tokens import Tokens
+from stiqueue.server.access.tokens import Tokens
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED

@@ -16,9 +16,10 @@ import pytest
 from support.waiting import until
 
 from security.conftest import Authority, secure_stub
-from stiqueue import InvalidRequest, SQServer, certificates
-from stiqueue.certificates import CertificateFiles, Certificates
-from stiqueue.upkeep import DAY_SECONDS, Upkeep
+from stiqueue import InvalidRequest, SQServer
+from stiqueue.server.access import certificates
+from stiqueue.server.access.certificates import CertificateFiles, Certificates
+from stiqueue.server.upkeep import DAY_SECONDS, Upkeep
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
 
@@ -64,7 +65,7 @@ def test_43_a_certificate_that_is_not_valid_now(
     with pytest.raises(InvalidRequest, match=r"tls_cert, tls_key: .*(expired|not yet valid)"):
         SQServer(port=0, tls_cert=pair[0], tls_key=pair[1]).start()
     # As when its time ends while the server runs.
-    monkeypatch.setattr(certificates, "check_pair", lambda *_: 4e9)
+    monkeypatch.setattr(certificates, "read_certificate", lambda *_: {"notAfter": "Jan  1 00:00:00 2096 GMT"})
     server = serve(stack, pair)
     assert "CERTIFICATE_VERIFY_FAILED" in why(secure_stub(stack, server.port, authority))
 
@@ -174,8 +175,8 @@ def test_a_key_of_another_certificate_is_refused_at_the_start(authority: Authori
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"tls_cert": "a"}, "together or not at all"),
-        ({"tls_key": "a"}, "together or not at all"),
+        ({"tls_cert": "a"}, "set both or neither"),
+        ({"tls_key": "a"}, "set both or neither"),
         ({"tls_client_ca": "a"}, "needs tls_cert"),
     ],
 )

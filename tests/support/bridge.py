@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
 from stiqueue import AsyncMessage, AsyncSQClient, Counts, Message, PeekedMessage
+from stiqueue.aio import AsyncMessages
 from stiqueue.message import Body, Settlement
 
 PATIENCE = 60.0
@@ -90,6 +91,67 @@ class _Holder:
         return self.message._held().retry_delay(self.message)
 
 
+class _BridgedFuture(Future[int]):
+    """A future of threads that gets what one of asyncio gets, which hears of who asks."""
+
+    def __init__(self, theirs: asyncio.Future[int]) -> None:
+        super().__init__()
+        self._theirs = theirs
+        theirs.add_done_callback(self._done)
+
+    def _done(self, theirs: asyncio.Future[int]) -> None:
+        error = None if theirs.cancelled() else asyncio.Future.exception(theirs)  # nobody has asked yet
+        if theirs.cancelled():
+            self.cancel()
+        elif error is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(asyncio.Future.result(theirs))
+
+    def result(self, timeout: float | None = None) -> int:
+        super().result(timeout)
+        return self._theirs.result()
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        super().exception(timeout)
+        return self._theirs.exception()
+
+
+class BridgedMessages:
+    """What `AsyncSQClient.consume` returns, for threads."""
+
+    def __init__(
+        self, loop: EventLoop, messages: AsyncMessages, blocking: Callable[[AsyncMessage | None], Message | None]
+    ) -> None:
+        self._loop, self._messages = loop, messages
+        self._steps = self._run(loop, messages, blocking)
+
+    @staticmethod  # so that it is closed as soon as nobody has it any more
+    def _run(
+        loop: EventLoop, messages: AsyncMessages, blocking: Callable[[AsyncMessage | None], Message | None]
+    ) -> Iterator[Message]:
+        async def following() -> AsyncMessage | None:
+            return await anext(messages, None)
+
+        try:
+            while (message := blocking(loop.call(following()))) is not None:
+                yield message
+        finally:
+            loop.call(messages.aclose())
+
+    def __iter__(self) -> Iterator[Message]:
+        return self._steps
+
+    def __next__(self) -> Message:
+        return next(self._steps)
+
+    def close(self) -> None:
+        self._steps.close()  # type: ignore[attr-defined]
+
+    def finish(self) -> None:
+        self._loop.call(self._messages.finish())
+
+
 class BridgedClient:
     """An `AsyncSQClient` that blocks."""
 
@@ -109,23 +171,27 @@ class BridgedClient:
     def ack(self, *messages: Any) -> bool:
         return bool(self._loop.call(self.client.ack(*(message._holder.message for message in messages))))
 
-    def consume(self, *args: Any, **options: Any) -> Iterator[Message]:
-        loop = self.client.consume(*args, **options)
-
-        async def following() -> AsyncMessage | None:
-            return await anext(loop, None)
-
-        try:
-            while (message := self._blocking(self._loop.call(following()))) is not None:
-                yield message
-        finally:
-            self._loop.call(loop.aclose())
+    def consume(self, *args: Any, **options: Any) -> BridgedMessages:
+        return BridgedMessages(self._loop, self.client.consume(*args, **options), self._blocking)
 
     def enq(self, *args: Any, **options: Any) -> int:
         return int(self._loop.call(self.client.enq(*args, **options)))
 
+    def enq_and_ack(self, msg: Body, message: Any, **options: Any) -> int:
+        theirs = message._holder.message if isinstance(message, Message) else message
+        return int(self._loop.call(self.client.enq_and_ack(msg, theirs, **options)))
+
     def enq_many(self, *args: Any, **options: Any) -> int:
         return int(self._loop.call(self.client.enq_many(*args, **options)))
+
+    def enq_soon(self, *args: Any, **options: Any) -> Future[int]:
+        async def begin() -> _BridgedFuture:
+            return _BridgedFuture(await self.client.enq_soon(*args, **options))
+
+        return self._loop.call(begin())  # type: ignore[no-any-return]
+
+    def flush(self, **options: Any) -> None:
+        self._loop.call(self.client.flush(**options))
 
     def cnt(self, **options: Any) -> int:
         return int(self._loop.call(self.client.cnt(**options)))

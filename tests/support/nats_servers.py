@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +19,10 @@ from typing import Any
 import nats
 import nats.errors
 
+from .ports import free_port
+
 START_SECONDS = 20.0
 END_SECONDS = 10.0
-PORTS = range(20_000, 32_768)
-"""Below those that the system hands out for outgoing connections, which could take a server's port while it is away."""
 
 
 def find_server() -> str:
@@ -33,18 +31,6 @@ def find_server() -> str:
     found = str(beside) if beside.exists() else shutil.which("nats-server")
     assert found, "nats-server is not there: install the extra `test`"
     return found
-
-
-def free_ports(number: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, 1_000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == number:
-            return found
-    raise RuntimeError("no free ports found")
 
 
 class NatsServer:
@@ -57,7 +43,7 @@ class NatsServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.sync = sync
         self.jetstream = jetstream
-        self.port, self.monitor, self.cluster_port = free_ports(3)
+        self.port, self.monitor, self.cluster_port = (free_port() for _ in range(3))
         self.routes: list[str] = []
         """Where the servers of its cluster listen to each other."""
         self.host = "127.0.0.1"

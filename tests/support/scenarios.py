@@ -9,25 +9,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- scenarios: begin -->\n", "<!-- scenarios: end -->\n"
 CLIENTS = ("SQClient", "AsyncSQClient")
+KEY = "scenarios"
+"""Under which a worker of pytest-xdist hands over what it has collected."""
 SCENARIOS = {
     "server restarts": "calls wait and go on, a waiting `deq` and a loop too; nothing is enqueued twice",
-    "server is killed (`kill -9`)": "the same; what was confirmed is there, what was acked does not come again",
+    "server is killed (`kill -9`)": "the same; every confirmed message is there, and no message comes again whose "
+    "`ack` returned (the ack that `deq` sends for the message before may not have reached the disk)",
     "server hangs (SIGSTOP)": "calls raise `Unavailable` after `timeout` and say why; afterwards it goes on",
     "connection is reset, or an answer lost": "sends the request again under its old `request_id`",
     "its name points to another address (DNS)": "looks the name up again when the connection ends, once a second",
     "server stays away": "every call raises `Unavailable` after `timeout`; `close` ends those that wait",
     "server is not trusted, or does not trust": "every call and loop raises `Unauthenticated` at once and says why",
-    "fork": "works on both sides, or says what to do instead; a child leaves alone what its parent holds",
-    "spawn": "a child has a client of its own, and settles as it ends",
+    "fork": "works on both sides, or says what to do instead; a child leaves its parent's messages alone",
+    "spawn": "a child has its own client, and settles its messages when it ends",
     "threads": "shared by all threads (`SQClient`) or tasks of its event loop (`AsyncSQClient`)",
-    "interpreter ends": "a clean end acks what `deq` returned last, any other gives it back, none hangs",
-    "thousands at once": "5,000 tasks, or 1,000 threads, are all served; those that were refused in the rush try again",
+    "interpreter ends": "a clean exit acks the message that `deq` returned last, any other gives it back, none hangs",
+    "thousands at once": "5,000 tasks, or 1,000 threads, are all served; calls refused in the rush are retried",
 }
 
 
@@ -54,8 +58,17 @@ class Scenarios:
                 assert client in CLIENTS, client
                 self._collected[item.nodeid] = scenario, client, item.nodeid.partition("[")[0]
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[KEY] = self._collected
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Where tests run side by side, only the workers know the marks, and only their controller all outcomes."""
+        self._collected |= {test: tuple(told) for test, told in getattr(node, "workeroutput", {}).get(KEY, {}).items()}
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.nodeid in self._collected and (report.when == "call" or report.outcome != "passed"):
+        if report.when == "call" or report.outcome != "passed":
             self._outcomes[report.nodeid] = report.outcome
 
     def table(self) -> str:
@@ -71,8 +84,11 @@ class Scenarios:
         return "\n".join(lines) + "\n"
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workeroutput"):
+            return  # the controller does it
         seen = {(scenario, client) for scenario, client, _ in self._collected.values()}
-        if len(seen) < len(SCENARIOS) * len(CLIENTS) or not set(self._outcomes.values()) <= {"passed"}:
+        outcomes = {outcome for test, outcome in self._outcomes.items() if test in self._collected}
+        if len(seen) < len(SCENARIOS) * len(CLIENTS) or not outcomes <= {"passed"}:
             return  # not all of them were asked for, or one has failed: that is told already
         page = PAGE.read_text()
         before, rest = page.split(BEGIN)

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from stiqueue.status import DETAILS_KEY, DOMAIN
+from stiqueue.wire.status import DETAILS_KEY, DOMAIN
 
 
 class Refusal:

@@ -6,11 +6,15 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import grpc
 import pytest
+from support.acks import Acks
+from support.ports import free_port
 from support.waiting import PATIENCE, Call, python, until
 
 from stiqueue import InvalidRequest, Message, Reject, SQClient, SQServer, Unavailable, Worker
@@ -73,6 +77,28 @@ def test_a_rejected_message_is_a_dead_letter_with_the_reason(server: SQServer, c
     assert reasons == {"a": "not a number", "long": "ß" * 256}
 
 
+def test_what_failed_too_often_is_a_dead_letter_with_the_error(server: SQServer, client: SQClient) -> None:
+    attempts: list[int] = []
+
+    def fails(message: Message) -> None:
+        attempts.append(message.attempt)
+        raise ValueError("no such customer")
+
+    with working(server, fails, max_attempts=3, retry_delay=0.02):
+        client.enq("a")
+        until(lambda: client.counts().dead_lettered, 1)
+    assert attempts == [1, 2, 3]
+    (dead,) = client.peek_messages(queue="default.dead")
+    assert dead.headers["stiqueue-dead-reason"] == "ValueError: no such customer"
+    assert dead.headers["stiqueue-dead-attempts"] == "3"
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "3", True])
+def test_a_number_of_attempts_that_is_none_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"max_attempts: .* is not a whole number from 0"):
+        Worker(print, max_attempts=wrong)
+
+
 def test_what_a_handler_settled_itself_is_left_so(
     server: SQServer, client: SQClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,7 +132,7 @@ def test_there_are_never_more_messages_here_than_threads(server: SQServer, clien
         go_on.wait(PATIENCE)
 
     with working(server, work, threads=3):
-        client.enq_many("abcdef")
+        client.enq_many(list("abcdef"))
         barrier.wait(PATIENCE)
         counts = client.counts()
         assert (counts.ready, counts.leased) == (3, 3)
@@ -117,7 +143,7 @@ def test_there_are_never_more_messages_here_than_threads(server: SQServer, clien
 
 
 def test_stopping_finishes_what_runs_and_leaves_the_rest(server: SQServer, client: SQClient) -> None:
-    client.enq_many("abc")
+    client.enq_many(list("abc"))
     running, go_on = threading.Event(), threading.Event()
 
     def work(_: Message) -> None:
@@ -147,7 +173,7 @@ def test_stopping_an_idle_worker_takes_no_time(server: SQServer, client: SQClien
 
 
 def test_stopping_while_the_server_is_away_takes_no_time() -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
     worker = Worker(print, port=port, timeout=3600)
     call = Call(worker.run)
@@ -157,7 +183,7 @@ def test_stopping_while_the_server_is_away_takes_no_time() -> None:
 
 
 def test_a_worker_that_cannot_consume_says_so() -> None:
-    with SQServer(port=0) as server:
+    with SQServer(port=free_port()) as server:
         port = server.port
     with pytest.raises(Unavailable):
         Worker(print, port=port, timeout=0.3).run()
@@ -165,7 +191,7 @@ def test_a_worker_that_cannot_consume_says_so() -> None:
 
 def test_it_goes_on_after_a_restart_of_the_server(client: SQClient) -> None:
     done: list[bytes] = []
-    with SQServer(port=0) as server, working(server, done.append), SQClient(port=server.port) as other:
+    with SQServer(port=free_port()) as server, working(server, done.append), SQClient(port=server.port) as other:
         other.enq("a")
         until(lambda: done, [b"a"])
         server.stop()
@@ -194,6 +220,145 @@ def test_what_is_settled_too_late_is_only_logged(
         client.enq("a")
         until(lambda: client.counts().acked, 1)
     assert "could not settle message 1 of default, it is delivered again" in caplog.text
+
+
+# -- no error keeps a slot or a lease ----------------------------------------------------------------------------------
+
+
+def _unprintable() -> Exception:
+    class Unprintable(Reject):
+        def __str__(self) -> str:
+            raise RuntimeError("a bug in the exception")
+
+    return Unprintable()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(Reject("caf\udce9"), "caf?"), (Reject("x\ud800" * 300), "x?" * 128), (_unprintable(), "Unprintable")],
+)
+def test_a_reason_that_cannot_be_sent_costs_no_thread(
+    server: SQServer, client: SQClient, error: Exception, reason: str
+) -> None:
+    def work(message: Message) -> None:
+        if message == b"bad":
+            raise error
+
+    with working(server, work, threads=2):
+        client.enq_many(["bad", "bad", *map(str, range(6))])
+        until(lambda: (client.counts().acked, client.counts().dead_lettered), (6, 2))
+    reasons = [dead.headers["stiqueue-dead-reason"] for dead in client.peek_messages(queue="default.dead")]
+    assert reasons == [reason] * 2
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_settlement_that_is_refused_gives_the_message_back(refusals: int, caplog: pytest.LogCaptureFixture) -> None:
+    """At the first refusal by giving it back, and if that is refused as well, by ending its stream."""
+    left = iter([grpc.StatusCode.PERMISSION_DENIED] * refusals)
+    acks = Acks(lambda request: next(left, None))
+    done: list[tuple[bytes, int]] = []
+    with (
+        SQServer(port=0, interceptors=[acks]) as server,
+        SQClient(port=server.port) as client,
+        working(server, lambda message: done.append((bytes(message), message.attempt)), threads=1),
+    ):
+        client.enq_many(list("abc"))
+        until(lambda: client.counts().acked, 3)
+    assert sorted(done) == [(b"a", 1), (b"a", 2), (b"b", 1), (b"c", 1)]
+    assert "could not settle message 1 of default, it is given back: the test says PERMISSION_DENIED" in caplog.text
+
+
+def test_a_settlement_is_repeated_until_it_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """The lease lasts as long as its stream, which a server that does not answer keeps open."""
+    acks = Acks(lambda request: None if "not settle message 1" in caplog.text else grpc.StatusCode.UNAVAILABLE)
+    done: list[bytes] = []
+    with (
+        SQServer(port=0, interceptors=[acks]) as server,
+        SQClient(port=server.port) as client,
+        working(server, done.append, threads=1, timeout=0.2),
+    ):
+        client.enq_many(list("abc"))
+        until(lambda: client.counts().acked, 3)
+    assert done == [b"a", b"b", b"c"]
+
+
+def test_stopping_waits_for_no_answer_that_does_not_come() -> None:
+    asked = threading.Event()
+
+    def verdict(request: Any) -> grpc.StatusCode:
+        asked.set()
+        return grpc.StatusCode.UNAVAILABLE
+
+    with SQServer(port=0, interceptors=[Acks(verdict)]) as server, SQClient(port=server.port) as client:
+        with working(server, lambda message: None, threads=1, timeout=0.2):
+            client.enq("a")
+            assert asked.wait(PATIENCE)
+        until(client.peek, b"a")
+
+
+def test_a_defect_ends_the_worker_and_gives_everything_back(server: SQServer, client: SQClient) -> None:
+    class Broken(logging.Logger):
+        def exception(self, *args: object, **options: object) -> None:
+            raise OSError("no room for the log")
+
+    client.enq_many(list("ab"))
+    worker = Worker(lambda message: 1 / 0, threads=1, port=server.port, logger=Broken("broken"))
+    with pytest.raises(OSError, match="no room for the log"):
+        Call(worker.run).result()
+    until(client.peek, b"a,b")
+
+
+def test_what_a_handler_returns_is_run_by_nobody_and_not_acked(
+    server: SQServer, client: SQClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def later(message: Message) -> None:
+        raise AssertionError("nobody runs this")
+
+    def generate(message: Message) -> Iterator[Message]:
+        yield message
+
+    with working(server, lambda message: later(message) if message == b"a" else generate(message)):
+        client.enq_many(list("ab"))
+        until(lambda: client.counts().delayed, 2)
+    assert client.counts().acked == 0
+    assert "the handler returned a coroutine" in caplog.text
+    assert "the handler returned a generator" in caplog.text
+
+
+async def _coroutine(message: Message) -> None:
+    """Look like a handler."""
+
+
+def _generator(message: Message) -> Iterator[Message]:
+    yield message
+
+
+async def _async_generator(message: Message) -> AsyncIterator[Message]:
+    yield message
+
+
+class _Handlers:
+    async def __call__(self, message: Message) -> None:
+        """Look like a handler."""
+
+    async def method(self, message: Message) -> None:
+        """Look like a handler."""
+
+
+@pytest.mark.parametrize(
+    "handler", [_coroutine, _generator, _async_generator, partial(_coroutine), _Handlers(), _Handlers().method, None, 7]
+)
+def test_a_handler_that_would_not_run_is_refused_when_the_worker_is_made(handler: Any) -> None:
+    with pytest.raises(InvalidRequest, match="handler") as refused:
+        Worker(handler)
+    assert refused.value.reason == "BAD_OPTION"
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_001, 1.5, True, "4", None])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(threads: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"threads: .* is not an integer within 1 to 10000") as refused:
+        Worker(print, threads=threads)
+    assert refused.value.reason == "BAD_OPTION"
 
 
 PROGRAM = r"""

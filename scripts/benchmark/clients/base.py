@@ -130,6 +130,16 @@ class Client:
             self.enq(STOP)
         return Spread.of(took)
 
+    def flow(self, seconds: float, size: int) -> float:
+        """Enqueue messages that carry the time for so long, then one that ends a receiver; return how many a second."""
+        filler, number, began = body_of(size - STAMP_BYTES), 0, time.perf_counter()
+        while time.perf_counter() < began + seconds:
+            self.enq(b"%020d" % time.monotonic_ns() + filler)
+            number += 1
+        took = time.perf_counter() - began
+        self.enq(STOP)
+        return number / took
+
     def receive(self, consumers: int) -> Spread:
         """Wait for what `send` sends, with many consumers; return how old messages are when they arrive."""
         ages: list[int] = []

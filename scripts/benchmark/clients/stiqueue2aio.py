@@ -20,6 +20,7 @@ class AsyncStiQueueClient(Client):
     def __init__(self, port: int) -> None:
         self._loop = asyncio.new_event_loop()
         self._client = AsyncSQClient(port=port, queue="bench")
+        self._ahead = AsyncSQClient(port=port, queue="bench", prefetch=100)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(work)
@@ -49,6 +50,23 @@ class AsyncStiQueueClient(Client):
 
         self._run(enqueue())
 
+    def enq_soon(self, number: int, size: int) -> None:
+        async def enqueue() -> None:
+            body = body_of(size)
+            for _ in range(number):
+                await self._client.enq_soon(body)
+            await self._client.flush()
+
+        self._run(enqueue())
+
+    def deq_ahead(self, number: int) -> None:
+        async def take() -> None:
+            for _ in range(number):
+                await self._ahead.deq()
+            await self._ahead.disconnect()
+
+        self._run(take())
+
     def deq_batches(self, number: int, prefetch: int) -> None:
         async def take() -> None:
             async with contextlib.aclosing(self._client.consume(prefetch=prefetch)) as messages:
@@ -72,5 +90,6 @@ class AsyncStiQueueClient(Client):
         self._run(self._client.purge())
 
     def close(self) -> None:
+        self._run(self._ahead.close())
         self._run(self._client.close())
         self._loop.close()

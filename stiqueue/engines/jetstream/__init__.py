@@ -1,17 +1,17 @@
-"""The engine for more than one machine: messages live in a NATS JetStream cluster, this process is a gateway to it.
+"""The engine for several machines: a gateway to a NATS JetStream cluster that keeps the messages.
 
-Any number of gateways serve the same queues. A gateway keeps nothing but the leases of its own `Deq` streams.
+Any number of gateways serve the same queues. A gateway keeps only the leases of its own `Deq` streams.
 
-| module | what lives there |
+| module | content |
 |---|---|
-| `cluster` | the connection: requests, confirmations, errors |
-| `checks` | what a cluster must promise before it is trusted |
-| `names`, `envelope` | queues as streams and subjects; our messages as those of NATS |
-| `streams` | makes streams and remembers them |
-| `publishing` | `Enq` |
-| `consumer`, `leases` | `Deq` and `Ack` |
-| `gateways` | what gateways ask each other |
-| `looking` | `Cnt` and `Peek` |
+| `cluster`, `client`, `answers` | the connection: requests, confirmations, errors |
+| `checks` | the settings that a cluster must have to be trusted |
+| `names`, `envelope` | queues as streams and subjects; StiQueue messages as NATS messages |
+| `streams` | creates streams and remembers them |
+| `publishing`, `batches` | `Enq` |
+| `consumer`, `pull`, `lease`, `leases` | `Deq` and `Ack` |
+| `gateways` | the protocol between gateways |
+| `looking`, `totals` | `Cnt` and `Peek` |
 | `engine` | joins them |
 """
 

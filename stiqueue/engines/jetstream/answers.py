@@ -1,4 +1,4 @@
-"""What the cluster answers: results, statuses, and errors as ours."""
+"""Reads the cluster's answers: results, statuses and errors."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ NO_RESPONDERS = "503"
 
 
 class Refused(StiQueueError):
-    """Raised when the cluster answers a request with an error of its own."""
+    """Raised when the cluster answers a request with an error."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
-        """Keep the number and the text of the cluster's answer."""
+        """Keep the code and the text of the cluster's error."""
         super().__init__(f"{error.get('description', error)} ({error.get('err_code', '')})")
         self.number = int(error.get("err_code", 0))
         self.text = str(error.get("description", ""))
 
 
 class NobodyThere(Unavailable):
-    """Raised when nobody listens, so that surely nothing happened."""
+    """Raised when nobody listens to the subject, so the request certainly had no effect."""
 
 
 def unavailable(error: Exception) -> Unavailable:
-    """Return an error of the connection as one of ours."""
+    """Translate an error of the connection to `Unavailable`."""
     text = str(error).removeprefix("nats: ") or type(error).__name__
     return Unavailable(f"the NATS cluster does not answer: {text}")
 
 
 def read_answer(answer: Msg) -> dict[str, Any]:
-    """Return an answer of JetStream.
+    """Parse an answer of JetStream.
 
     Raises:
-        Refused: it is an error.
+        Refused: the answer is an error.
     """
     read: dict[str, Any] = json.loads(answer.data)
     if "error" in read:
@@ -46,6 +46,6 @@ def read_answer(answer: Msg) -> dict[str, Any]:
 
 
 def is_status(message: Msg, *statuses: str) -> bool:
-    """Return whether a message is one of the cluster's statuses instead of a message."""
+    """Return whether `message` is one of these statuses of the cluster."""
     headers = message.headers
     return bool(headers) and not message.data and headers.get("Status", "") in statuses  # type: ignore[union-attr]

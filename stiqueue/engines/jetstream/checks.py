@@ -1,13 +1,14 @@
-"""What a cluster must promise before messages are given to it.
+"""Checks that a cluster loses no confirmed message.
 
-By default a NATS server syncs its disk every two minutes; a power cut then took 73 % of the confirmed messages, or all
-of them. What a server really does it says only on its monitoring port.
+By default a NATS server syncs its disk every two minutes; in tests, a power cut then lost 73 % or all of the confirmed
+messages. A server reports this setting only on its monitoring port.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import urllib.error
 import urllib.request
@@ -15,16 +16,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from stiqueue.errors import InvalidRequest
+from stiqueue.errors import InvalidRequest, StoreError
 
 OLDEST = (2, 12, 1)
-"""The oldest version with all that is needed: atomic batches that know message ids, schedules, times to live."""
+"""The oldest supported version: it has atomic batches with message ids, schedules, and ttls."""
 DEFAULT_PORT, DEFAULT_MONITOR_PORT = 4222, 8222
 MONITOR_SECONDS = 2.0
 
 
 class Address(NamedTuple):
-    """Where the servers of a cluster are."""
+    """The addresses of a cluster's servers."""
 
     servers: list[str]
     """The URL of each server, for clients."""
@@ -33,15 +34,15 @@ class Address(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The servers without what is secret."""
+        """The servers without their passwords."""
         return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
 
 
 def read_address(text: str) -> Address:
-    """Read ``nats://[user:password@]host[:port],host[:port]...[?monitor=port[,port...]]``.
+    """Parse ``nats://[user:password@]host[:port],host[:port]...[?monitor=port[,port...]]``.
 
     Raises:
-        InvalidRequest: it is no such address.
+        InvalidRequest: the text has another form.
     """
     scheme, separator, rest = text.partition("://")
     hosts, _, query = rest.partition("?")
@@ -75,17 +76,17 @@ def _without_secret(text: str) -> str:
 
 
 def version_problem(version: str) -> str:
-    """Return why a server of this version cannot be used; empty when it can."""
+    """Return why this server version is not supported; "" if it is."""
     numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", version)
     if numbers and tuple(map(int, numbers.groups())) >= OLDEST:
         return ""
-    return f"it is version {version}, and {'.'.join(map(str, OLDEST))} is the oldest that can be used"
+    return f"version {version} is not supported; the oldest supported version is {'.'.join(map(str, OLDEST))}"
 
 
 async def find_problems(monitors: Sequence[str]) -> list[str]:
-    """Ask each server what it promises; return why the cluster is not to be trusted, one line a problem.
+    """Ask each server for its settings; return the reasons not to trust the cluster, one line each.
 
-    A server that is down is no problem as long as more than half of them answer.
+    Servers that are down are no problem as long as more than half of them answer.
     """
     answers = await asyncio.gather(*(asyncio.to_thread(_ask, monitor) for monitor in monitors))
     problems = [
@@ -96,9 +97,7 @@ async def find_problems(monitors: Sequence[str]) -> list[str]:
     ]
     silent = [answer for answer in answers if isinstance(answer, str)]
     if 2 * len(silent) >= len(answers):
-        problems += [
-            f"whether it syncs cannot be learnt, its monitoring port does not answer: {each}" for each in silent
-        ]
+        problems += [f"its sync setting is unknown, its monitoring port does not answer: {each}" for each in silent]
     return problems
 
 
@@ -108,14 +107,12 @@ def _problems(answer: dict[str, Any]) -> list[str]:
     if jetstream.get("disabled") or not jetstream.get("config"):
         found.append("JetStream is off")
     elif not jetstream["config"].get("sync_always"):
-        found.append(
-            "its disk is synced now and then only: a power cut loses confirmed messages; set sync_interval: always"
-        )
+        found.append("it does not sync every write: a power cut loses confirmed messages; set sync_interval: always")
     return [problem for problem in found if problem]
 
 
 def _ask(monitor: str) -> dict[str, Any] | str:
-    """Return what a server says of itself, or why it does not."""
+    """Return a server's status pages, or the error as text."""
     found: dict[str, Any] = {}
     for page, query in (("varz", ""), ("jsz", "?config=1")):
         try:
@@ -125,3 +122,22 @@ def _ask(monitor: str) -> dict[str, Any] | str:
             reason = getattr(error, "reason", error)
             return f"{monitor}: {reason}"
     return found
+
+
+async def is_safe(version: str, monitors: Sequence[str], unsafe: bool, logger: logging.Logger) -> bool:
+    """Return whether a cluster keeps what it confirms; False only if `unsafe` accepts one that does not.
+
+    Raises:
+        StoreError: the cluster loses messages, or it is too old.
+    """
+    problem = version_problem(version)
+    if problem:  # nothing works with an old version, so --unsafe does not override this
+        raise StoreError(f"cannot use the NATS server: {problem}")
+    problems = await find_problems(monitors)
+    if not problems:
+        return True
+    text = "; ".join(problems)
+    if not unsafe:
+        raise StoreError(f"the NATS cluster can lose confirmed messages ({text}); --unsafe uses it anyway")
+    logger.warning("unsafe: confirmed messages can be lost (%s)", text)
+    return False

@@ -1,7 +1,7 @@
-"""The client of nats-py, with a short way for what comes and goes with every message of a queue.
+"""The client of nats-py, with a shortcut for the traffic of every message.
 
-It stands on methods of nats-py that are its own. If it stops calling those that are overridden, all works as before, at
-its own speed: what has a short way has the usual one as well.
+It overrides private methods of nats-py. If a new version of nats-py stops calling them, everything still works, only
+slower: whatever takes the shortcut can also take the normal path.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Hear = Callable[[Msg], None]
 
 
 class QuickClient(Client):
-    """Hands messages over where they are read, instead of by a queue and a task for each subscription."""
+    """Calls handlers directly from the read loop, without a queue and a task per subscription."""
 
     def __init__(self, logger: logging.Logger) -> None:
-        """Describe a client that is not connected."""
+        """Create a client without connecting it."""
         super().__init__()
         self._logger = logger
         self._quick: dict[int, Hear] = {}
 
     async def subscribe_quickly(self, subject: str, hear: Hear) -> Interest:
-        """Call `hear` with each message on `subject`; those with a body have headers only if we wrote some."""
+        """Call `hear` with each message on `subject`; a message with a body has only headers written by StiQueue."""
 
         async def usual_way(message: Msg) -> None:
             hear(message)
@@ -42,18 +42,18 @@ class QuickClient(Client):
         return interest
 
     async def stop(self, interest: Interest) -> None:
-        """Ask the server for no more messages; those that are on their way are still heard."""
+        """Unsubscribe; messages already on their way are still handled."""
         await self._send_unsubscribe(interest._id)
 
     def open_requests(self) -> list[asyncio.Future[Msg]]:
-        """Return the requests that wait for their answers."""
+        """Return the requests without an answer."""
         return list(self._resp_map.values())
 
     async def publish_many(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
-        """Publish all of `messages`, each a subject, a body and where to answer, in one step.
+        """Publish all of `messages` in one write; each is a subject, a body and a reply subject.
 
         Raises:
-            nats.errors.Error: nothing is sent.
+            nats.errors.Error: nothing was sent.
         """
         command = b"".join(
             b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body)
@@ -74,7 +74,7 @@ class QuickClient(Client):
         read = await self._process_headers(headers) if headers and (not data or _OURS in headers) else None
         try:
             hear(self._build_message(sid, subject, reply, data, read))
-        except Exception:  # it must not end the reading
+        except Exception:  # must not end the read loop
             self._logger.exception("a defect in the gateway")
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The connection to the cluster: requests with bounded waits, many confirmations at once, and errors as ours."""
+"""The connection to the cluster: requests with timeouts, many confirmations at once, and translated errors."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ from stiqueue.engines.jetstream.client import Hear, QuickClient
 from stiqueue.errors import StoreError
 
 CONNECT_SECONDS = 2.0
-"""How long one server may take to accept a connection."""
+"""Timeout for connecting to one server."""
 START_SECONDS = 10.0
-"""How long the first connection may take."""
+"""Timeout for the first connection."""
 CALL_SECONDS = 5.0
-"""How long an answer may take."""
+"""Timeout for an answer."""
 LOST_SECONDS = 1.0
-"""The same, for what was asked before the connection was lost, and may have been lost with it."""
+"""Timeout for requests sent before the connection was lost: their answers may have been lost with it."""
 API_SECONDS = 10.0
-"""The same, where something is to be made."""
+"""Timeout for API calls that create something."""
 RESEND_SECONDS = 1.0
-"""After how long without a confirmation an acknowledgement is sent again."""
+"""The time after which an unconfirmed acknowledgement is sent again."""
 PAUSE_SECONDS = 0.05
-"""How long to wait before it is sent again, if it is known earlier that nobody got it."""
+"""The pause before it is sent again if certainly nobody received it."""
 CLOSE_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 PENDING_BYTES = 64 << 20
-"""How much may wait to be sent."""
+"""Most bytes that may wait to be sent."""
 
 Handler = Callable[[Msg], Awaitable[None]]
 
 
 class Cluster:
-    """One connection, which finds another server by itself when its own is gone."""
+    """One connection, which moves to another server by itself when its server is gone."""
 
     def __init__(self, servers: list[str], name: str, logger: logging.Logger) -> None:
-        """Describe the connection; nothing is opened."""
+        """Configure the connection without opening it."""
         self._servers = servers
         self._name = name
         self._logger = logger
         self._client = QuickClient(logger)
         self._numbers = count(1)
         self._rounds: dict[str, _Round] = {}
-        """Those that wait for confirmations, by a token of their subjects; the next is the index of the message."""
+        """Unconfirmed rounds by a token of their reply subjects; the next token is the index of the message."""
         self._inbox = ""
         self._closing = False
         self.on_reconnect: Callable[[], None] = lambda: None
-        """Called when the connection is there again."""
+        """Called after a reconnect."""
 
     @property
     def version(self) -> str:
-        """The version of the server that is connected."""
+        """The version of the connected server."""
         return str(self._client.connected_server_version).strip("<>").rpartition(" v")[2]
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection now."""
+        """Whether the connection is up."""
         return self._client.is_connected
 
     @property
     def max_payload(self) -> int:
-        """The largest message, with its headers, that the server takes."""
+        """The largest message, including its headers, that the server accepts."""
         return self._client.max_payload
 
     async def connect(self) -> None:
         """Connect to one of the servers.
 
         Raises:
-            StoreError: none can be reached, or none accepts us.
+            StoreError: no server can be reached, or none accepts the login.
         """
         try:
             await asyncio.wait_for(
@@ -89,17 +89,17 @@ class Cluster:
                     connect_timeout=int(CONNECT_SECONDS),
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.2,  # type: ignore[arg-type]  # the annotation says int; any number works
-                    ping_interval=2,  # a server that is cut off is left after three of these
+                    ping_interval=2,  # leave a server that is cut off after three of these
                     max_outstanding_pings=2,
                     pending_size=PENDING_BYTES,
                     drain_timeout=int(CLOSE_SECONDS),
-                    skip_subject_validation=True,  # all subjects are made here, of checked names
+                    skip_subject_validation=True,  # all subjects are built from checked names
                 ),
                 START_SECONDS,
             )
         except (OSError, asyncio.TimeoutError, nats_errors.Error) as error:
             raise StoreError(
-                f"no NATS server of {', '.join(self._servers)} can be used: {error or type(error).__name__}"
+                f"cannot connect to any NATS server of {', '.join(self._servers)}: {error or type(error).__name__}"
             ) from error
         self._inbox = self._client.new_inbox()
         await self.subscribe_quickly(f"{self._inbox}.*.*", self._confirmed)
@@ -109,7 +109,7 @@ class Cluster:
 
     async def _disconnected(self) -> None:
         if not self._closing:
-            self._logger.warning("the connection to NATS is lost; looking for another server")
+            self._logger.warning("lost the connection to NATS; looking for another server")
         asyncio.get_running_loop().call_later(LOST_SECONDS, _give_up, self._client.open_requests())
 
     async def _reconnected(self) -> None:
@@ -117,7 +117,7 @@ class Cluster:
         self.on_reconnect()
 
     async def close(self) -> None:
-        """Send what waits to be sent, and end. Safe to call twice."""
+        """Send pending data and close the connection. Safe to call twice."""
         self._closing = True
         if self._client.is_connected:
             with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
@@ -129,29 +129,28 @@ class Cluster:
     # -- talking ------------------------------------------------------------------------------------------------------
 
     def new_inbox(self) -> str:
-        """Return a subject that nobody else has."""
+        """Return a unique subject for replies."""
         return self._client.new_inbox()
 
     async def subscribe(self, subject: str, handler: Handler) -> Interest:
-        """Call `handler` with each message on `subject`. What comes is bounded by what was asked for, not here."""
+        """Call `handler` with each message on `subject`, without a limit: requests bound the number of messages."""
         return await self._client.subscribe(subject, cb=handler, pending_msgs_limit=0, pending_bytes_limit=0)
 
     async def subscribe_quickly(self, subject: str, hear: Hear) -> Interest:
-        """Do the same for what comes in great numbers; see `QuickClient.subscribe_quickly`."""
+        """Do the same for high traffic; see `QuickClient.subscribe_quickly`."""
         return await self._client.subscribe_quickly(subject, hear)
 
     async def lose_interest(self, interest: Interest) -> None:
-        """Get no more messages, after those that are on their way."""
-        with contextlib.suppress(nats_errors.Error):  # the connection is gone, and all interest with it
+        """Unsubscribe after handling the messages that are on their way."""
+        with contextlib.suppress(nats_errors.Error):  # the connection is gone, and its subscriptions with it
             await self._client.stop(interest)
             await self.reach(DRAIN_SECONDS)
             await interest.unsubscribe()
 
     async def reach(self, timeout: float = CALL_SECONDS) -> bool:
-        """Wait until the server has read all that was sent, and we all that it sent before; return whether it did.
+        """Wait until both sides have read everything sent so far; return False after `timeout`.
 
-        nats-py has `flush` for this, whose question overtakes what waits to be sent, and whose answer ends the reading
-        when nobody waits for it any more.
+        nats-py's `flush` does not serve: its ping overtakes pending data, and a late answer to it ends the read loop.
         """
         myself = {0: ("", b"")}
         await self._confirm_once(myself, timeout)
@@ -160,10 +159,10 @@ class Cluster:
     async def send(
         self, subject: str, body: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
     ) -> None:
-        """Send a message and wait for nothing.
+        """Send a message without waiting for an answer.
 
         Raises:
-            Unavailable: there is no connection, and no room to keep the message until there is.
+            Unavailable: the connection is down and the send buffer is full.
         """
         try:
             await self._client.publish(subject, body, reply, headers)
@@ -176,15 +175,15 @@ class Cluster:
         """Send a request and return its answer.
 
         Raises:
-            NobodyThere: nobody listens to `subject`; surely nothing happened.
-            Unavailable: no answer in time; it may have happened.
+            NobodyThere: nobody listens to `subject`; the request certainly had no effect.
+            Unavailable: no answer in time; the request may have had an effect.
         """
         if not self._client.is_connected:
-            raise NobodyThere("there is no connection to NATS")
+            raise NobodyThere("no connection to NATS")
         try:
             return await self._client.request(subject, body, timeout, headers=headers)
         except nats_errors.NoRespondersError as error:
-            raise NobodyThere("no server of the cluster is in charge; it may be electing one") from error
+            raise NobodyThere("the NATS cluster has no leader for this; it may be electing one") from error
         except (nats_errors.Error, asyncio.TimeoutError) as error:
             raise unavailable(error) from error
 
@@ -192,16 +191,16 @@ class Cluster:
         """Call JetStream's API.
 
         Raises:
-            Refused: it answered with an error.
-            Unavailable: it did not answer.
+            Refused: the answer is an error.
+            Unavailable: no answer came in time.
         """
         answer = await self.ask(f"$JS.API.{path}", json.dumps(request).encode() if request else b"", None, API_SECONDS)
         return read_answer(answer)
 
     async def confirm(self, messages: Iterable[tuple[str, bytes]], timeout: float = CALL_SECONDS) -> list[int]:
-        """Send messages, each to be confirmed by its receiver; those that are not are sent again until `timeout`.
+        """Send messages and wait for the confirmation of each; send unconfirmed ones again until `timeout`.
 
-        Return the indices of those that were never confirmed.
+        Return the indices of the messages that were never confirmed.
         """
         waiting = dict(enumerate(messages))
         loop = asyncio.get_running_loop()
@@ -211,10 +210,10 @@ class Cluster:
         return list(waiting)
 
     async def confirm_once(self, messages: Iterable[tuple[str, bytes]], timeout: float = CALL_SECONDS) -> list[int]:
-        """Do as `confirm` for messages that do harm when they come twice, or late.
+        """Like `confirm`, for messages that do harm if they arrive twice or late.
 
-        They are sent when the server that is connected is seen to read, for one that hangs would pass them on when it
-        goes on; and they are sent again only if surely nobody got them.
+        Sends them only once the connected server has proved that it reads, because a hung server would forward them
+        when it resumes. Sends a message again only if certainly nobody received it.
         """
         waiting = dict(enumerate(messages))
         unsure: set[int] = set()
@@ -228,9 +227,9 @@ class Cluster:
         return sorted(unsure | waiting.keys())
 
     async def _confirm_once(self, waiting: dict[int, tuple[str, bytes]], timeout: float) -> set[int]:
-        """Send all of `waiting` and drop those that are confirmed. Return those that surely nobody got.
+        """Send all of `waiting` and drop the confirmed ones. Return those that certainly nobody received.
 
-        What has no subject is sent to ourselves, by way of the server.
+        A message without a subject goes through the server back to this client.
         """
         expected = _Round(waiting)
         token = f"{next(self._numbers):x}"
@@ -259,19 +258,19 @@ class Cluster:
 
 
 def _give_up(requests: Iterable[asyncio.Future[Msg]]) -> None:
-    """Let requests fail that are not answered yet."""
+    """Fail the requests that have no answer yet."""
     for request in requests:
         if not request.done():
             request.set_exception(nats_errors.TimeoutError())
 
 
 class _Round:
-    """Messages that were sent and wait for their confirmations."""
+    """Messages sent together, waiting for their confirmations."""
 
     def __init__(self, waiting: dict[int, tuple[str, bytes]]) -> None:
         self._waiting = waiting
         self.refused: set[int] = set()
-        """Those that surely nobody got."""
+        """The messages that certainly nobody received."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def answered(self, index: int, confirmed: bool) -> None:

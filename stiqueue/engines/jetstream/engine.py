@@ -1,43 +1,48 @@
-"""`JetStreamEngine`: joins the parts, and does what is due from time to time."""
+"""`JetStreamEngine`: joins the parts and runs the periodic work."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from stiqueue.clock import Clock, SystemClock
 from stiqueue.engines.bounds import Bounds
-from stiqueue.engines.jetstream.checks import find_problems, read_address, version_problem
+from stiqueue.engines.clock import Clock, SystemClock
+from stiqueue.engines.jetstream.checks import is_safe, read_address
 from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.consumer import JetStreamConsumer
 from stiqueue.engines.jetstream.gateways import Gateways, Held, Holding
-from stiqueue.engines.jetstream.leases import Lease, Leases
+from stiqueue.engines.jetstream.lease import Lease
+from stiqueue.engines.jetstream.leases import Leases
 from stiqueue.engines.jetstream.looking import Looking
 from stiqueue.engines.jetstream.names import DEFAULT_PREFIX, Names
 from stiqueue.engines.jetstream.publishing import Publisher, durability
+from stiqueue.engines.jetstream.shared_settings import SharedSettings, concerns_consumers
+from stiqueue.engines.jetstream.stream_consumers import StreamConsumers
 from stiqueue.engines.jetstream.streams import Streams
-from stiqueue.entry import Leased, Peeked
-from stiqueue.errors import NotSupported, StiQueueError, StoreError, Unavailable
-from stiqueue.message import Batch, Counts, Durability, Outcome, PeekQuery, Receipt, Settlement, Subscription
+from stiqueue.engines.jetstream.timeouts import Timeouts
+from stiqueue.errors import NotSupported, Unavailable
+from stiqueue.message import Batch, Counts, Durability, PeekQuery, Receipt, Settlement, Subscription
+from stiqueue.queue_settings import QueueSettings, SettingsReport
+from stiqueue.rules.entry import Leased, Peeked
 
 ACK_WAIT_SECONDS = 30.0
-"""After how long the cluster gives back what a gateway held that died without a word."""
+"""The time after which the cluster gives back the messages of a dead gateway."""
 TICK_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-"""How long giving back may take when the engine closes."""
+"""Timeout for giving messages back when the engine closes."""
 
 
 class JetStreamEngine:
-    """A gateway to a NATS JetStream cluster, on the server's event loop; see `stiqueue.engine.Engine`."""
+    """A gateway to a NATS JetStream cluster, on the server's event loop; see `stiqueue.rules.engine.Engine`."""
 
     cluster: Cluster
     streams: Streams
     leases: Leases
+    shared: SharedSettings
 
     def __init__(
         self,
@@ -46,28 +51,30 @@ class JetStreamEngine:
         unsafe: bool = False,
         bounds: Bounds | None = None,
         max_attempts: int = 0,
+        ack_timeout: float | None = None,
         *,
         prefix: str = DEFAULT_PREFIX,
         ack_wait: float = ACK_WAIT_SECONDS,
         clock: Clock | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
-        """Describe the gateway; nothing is opened before `start`.
+        """Configure the gateway; `start` connects it.
 
         Args:
             address: ``nats://host[:port],...[?monitor=port[,port...]]``, see `checks.read_address`.
-            replicas: on how many servers of the cluster each message is.
-            unsafe: use the cluster whatever it promises.
-            bounds: how much a queue takes in.
+            replicas: how many servers of the cluster keep each message.
+            unsafe: use the cluster even if it can lose confirmed messages.
+            bounds: limits on the size of a queue.
             max_attempts: deliveries before a message moves to the dead letter queue; 0: no limit.
-            prefix: what the names of streams begin with; installations that share a cluster have different ones.
-            ack_wait: after how many seconds the cluster gives back what a gateway held that died without a word.
-            clock: where the time of waits and time limits comes from.
-            logger: where it logs.
+            ack_timeout: seconds until an unsettled message is given back, for consumers that do not say themselves.
+            prefix: the prefix of stream names; installations that share a cluster need different ones.
+            ack_wait: seconds after which the cluster gives back the messages of a dead gateway.
+            clock: the clock for waits and lease timeouts.
+            logger: the logger.
 
         Raises:
-            InvalidRequest: the address is none.
-            NotSupported: a bound is asked for that a cluster does not have.
+            InvalidRequest: the address is invalid.
+            NotSupported: a cluster does not support one of the bounds.
         """
         self._bounds = bounds or Bounds()
         if self._bounds.max_bytes:
@@ -76,7 +83,12 @@ class JetStreamEngine:
         self._replicas = replicas
         self._unsafe = unsafe
         self._trusted = True
-        self._max_attempts = max_attempts
+        self._defaults = QueueSettings(
+            max_attempts=max_attempts,
+            max_messages=self._bounds.max_messages,
+            max_bytes=self._bounds.max_queue_bytes,
+            ack_timeout=ack_timeout,
+        )
         self._names = Names(prefix)
         self._ack_wait = ack_wait
         self.clock = clock or SystemClock()
@@ -85,7 +97,6 @@ class JetStreamEngine:
         self._consumers: dict[JetStreamConsumer, None] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
-        self._limits_due: asyncio.TimerHandle | None = None
         self._open = False
 
     @property
@@ -96,23 +107,44 @@ class JetStreamEngine:
     def description(self) -> str:
         return f"in NATS JetStream at {self._address.shown}, {self._replicas} replicas (gateway {self._id})"
 
+    # -- settings -----------------------------------------------------------------------------------------------------
+
+    async def configure(self, change: QueueSettings, reset: Sequence[str]) -> QueueSettings:
+        self._check_open()
+        settings = await self.shared.change(change, reset)
+        await self._gateways.spread_settings()
+        if concerns_consumers(change, reset):
+            await self.streams.apply_settings(change.queue)
+        return settings
+
+    def settings(self, queue: str) -> SettingsReport:
+        return self.shared.report(queue)
+
+    def fix(self, settings: Sequence[QueueSettings]) -> None:
+        if settings:
+            raise NotSupported(
+                "queues: a cluster keeps the settings of queues itself; set them with `stiqueue settings`"
+            )
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self.cluster = Cluster(self._address.servers, f"stiqueue gateway {self._id}", self._logger)
         try:
             await self.cluster.connect()
-            await self._check()
-            self.streams = Streams(
-                self.cluster, self._names, self._replicas, self._bounds, self._ack_wait, self._logger
-            )
+            self._trusted = await is_safe(self.cluster.version, self._address.monitors, self._unsafe, self._logger)
+            self.shared = SharedSettings(self.cluster, self._names, self._replicas, self._defaults)
+            consumers = StreamConsumers(self.cluster, self._names, self.shared, self._ack_wait)
+            self.streams = Streams(self.cluster, self._names, consumers, self._replicas, self._bounds, self._logger)
             await self.streams.rehearse(self._id)
-            publisher = self._publisher = Publisher(self.cluster, self._names, self.streams, self._id, self._trusted)
-            self.leases = Leases(self.cluster, publisher, self._id, self._max_attempts, self._ack_wait, self.clock)
-            self.leases.on_limit = self._watch_limits
+            await self.shared.load_patiently()
+            publisher = self._publisher = Publisher(
+                self.cluster, self._names, self.streams, self.shared, self._id, self._trusted
+            )
+            self.leases = Leases(self.cluster, publisher, self.shared, self._id, self._ack_wait, self.clock)
+            self._timeouts = Timeouts(self.leases, self.clock, self.spawn)
             self._gateways = Gateways(self.cluster, self._names, self._id, self, self.spawn)
-            self._looking = Looking(self.cluster, self._names, self.streams, self._gateways)
+            self._looking = Looking(self.cluster, self._names, self.streams, self.shared, self._gateways)
             await self._gateways.start()
         except BaseException:
             await self.cluster.close()
@@ -121,20 +153,6 @@ class JetStreamEngine:
         self._open = True
         self._ticker = asyncio.create_task(self._tick_for_ever())
 
-    async def _check(self) -> None:
-        """Refuse a cluster that loses messages, unless that is accepted."""
-        problem = version_problem(self.cluster.version)
-        if problem:  # without what is missing there nothing works, so this is not to be overridden
-            raise StoreError(f"the NATS server cannot be used: {problem}")
-        problems = await find_problems(self._address.monitors)
-        if not problems:
-            return
-        text = "; ".join(problems)
-        if not self._unsafe:
-            raise StoreError(f"the NATS cluster is not to be trusted with messages ({text}); --unsafe uses it anyway")
-        self._trusted = False
-        self._logger.warning("unsafe: confirmed messages can be lost (%s)", text)
-
     async def close(self) -> None:
         if self._ticker is None:
             return
@@ -142,8 +160,7 @@ class JetStreamEngine:
         for consumer in list(self._consumers):
             consumer.close()
         if was_open:
-            if self._limits_due is not None:
-                self._limits_due.cancel()
+            self._timeouts.close()
             if self._work:
                 await asyncio.wait(self._work, timeout=CLOSE_SECONDS)
             await self._gateways.say("bye")
@@ -153,7 +170,7 @@ class JetStreamEngine:
             await self.cluster.close()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let `work` go on beside; the engine waits for it when it closes."""
+        """Run `work` in the background; `close` waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._ended)
@@ -171,6 +188,8 @@ class JetStreamEngine:
 
     async def enq(self, batch: Batch) -> Receipt:
         self._check_open()
+        if batch.ttl is None and (ttl := self.shared.of(batch.queue).ttl):
+            batch = batch._replace(ttl=ttl)
         receipt = await self._publisher.enq(batch)
         if not receipt.duplicate:
             self.leases.totals[batch.queue].enqueued += receipt.count
@@ -178,6 +197,8 @@ class JetStreamEngine:
 
     def subscribe(self, subscription: Subscription, wake: Callable[[], None]) -> JetStreamConsumer:
         self._check_open()
+        if subscription.ids:
+            raise NotSupported("ids: a JetStream consumer cannot be asked for single messages")
         consumer = JetStreamConsumer(self, subscription, wake)
         self._consumers[consumer] = None
         return consumer
@@ -191,11 +212,11 @@ class JetStreamEngine:
         return await self._gateways.settle(settlement)
 
     async def exchange(self, lease_id: str) -> Sequence[Leased] | None:
-        """Acknowledge; the next messages are on their way, and come by `take`."""
+        """Acknowledge; the next messages come by `take`."""
         return None if await self.settle(Settlement([lease_id])) else []
 
     def queue_of(self, lease_id: str) -> None:
-        """None of a lease's queue comes with an exchange."""
+        """Return None, because `exchange` returns no messages here."""
 
     async def settle_own(self, settlement: Settlement) -> list[str]:
         """Settle leases of this gateway."""
@@ -238,43 +259,34 @@ class JetStreamEngine:
     # -- time passing -------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Give back the leases whose time is over. Runs by itself; a test with a clock of its own calls it by hand."""
-        for lease in self.leases.due():
-            self.spawn(self._time_out(lease))
+        """Give back the expired leases. Runs by itself; a test with a fake clock calls it by hand."""
+        self._timeouts.give_back_due()
 
-    async def _time_out(self, lease: Lease) -> None:
-        with contextlib.suppress(StiQueueError):  # else the cluster gives it back
-            await self.leases.settle(Settlement([lease.lease_id], Outcome.REQUEUE))
+    async def learn_settings(self) -> None:
+        """Read the settings of queues again: another gateway has changed them."""
+        await self.shared.load()
 
-    def _watch_limits(self) -> None:
-        """Be called when the earliest time limit is over."""
-        if self._limits_due is not None:
-            self._limits_due.cancel()
-            self._limits_due = None
-        due = self.leases.next_limit()
-        if due is not None and self._open:
-            delay = max(0.0, due - self.clock.monotonic())
-            self._limits_due = self._loop.call_later(delay, self._limits_over)
-
-    def _limits_over(self) -> None:
-        self.tick()
-        self._watch_limits()
+    @property
+    def settings_revision(self) -> int:
+        """The revision of the settings that this gateway knows."""
+        return self.shared.revision
 
     def _renew_all(self) -> None:
+        self.spawn(self._gateways.learn_settings())
         for consumer in list(self._consumers):
             consumer.renew()
 
     async def _tick_for_ever(self) -> None:
-        beat_at = 0.0
+        loop, beat_at = asyncio.get_running_loop(), 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
-                self._watch_limits()
+                self._timeouts.watch()
                 for consumer in list(self._consumers):
                     consumer.check_silence()
                 await self._gateways.keep_saying_hello()
-                if self._loop.time() >= beat_at:
-                    beat_at = self._loop.time() + self._ack_wait / 3
+                if loop.time() >= beat_at:
+                    beat_at = loop.time() + self._ack_wait / 3
                     self.spawn(self.leases.keep_alive())
-            except Exception:  # whatever it was, the next time may do better
+            except Exception:  # the next tick may succeed
                 self._logger.exception("a defect in the gateway")

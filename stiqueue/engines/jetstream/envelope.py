@@ -1,4 +1,4 @@
-"""Between our messages and those of NATS: the body as it is, all else in headers, none for a plain message."""
+"""Translates between StiQueue and NATS messages: the body unchanged, all else in headers, none for a plain message."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from stiqueue.entry import Entry, Properties
 from stiqueue.limits import headers_size
 from stiqueue.message import NO_HEADERS, Batch
+from stiqueue.rules.entry import Entry, Properties
 
 OURS = "Stiqueue"
-"""The header with what NATS has no word for, as JSON: h(eaders), t(ime enqueued), x (when it expires), both in ms."""
+"""The header for everything that NATS has no field for, as JSON: h(eaders), t(ime enqueued), x (expiry), both in ms."""
 
+REMEMBERED_SECONDS = 600
+"""How long a request id is remembered: twice the promise, so that it never expires while a client asks for it."""
 MESSAGE_ID = "Nats-Msg-Id"
 TTL = "Nats-TTL"
 
@@ -24,7 +26,7 @@ _PLAIN_ID = re.compile(r"[!-9;-~]{1,128}", re.ASCII)
 
 
 class Origin(NamedTuple):
-    """What the reply subject of a delivered message says."""
+    """The parts of a delivered message's reply subject."""
 
     deliveries: int
     sequence: int
@@ -32,26 +34,31 @@ class Origin(NamedTuple):
 
 
 def origin(reply: str) -> Origin:
-    """Read an acknowledgement subject: ``$JS.ACK[.domain.account].stream.consumer.deliveries.seq.cseq.time.left``."""
+    """Parse an acknowledgement subject: ``$JS.ACK[.domain.account].stream.consumer.deliveries.seq.cseq.time.left``."""
     parts = reply.split(".")
     at = 4 if len(parts) == 9 else 6
     return Origin(int(parts[at]), int(parts[at + 1]), int(parts[at + 3]) // 1_000_000)
 
 
 def message_id(request_id: str) -> str:
-    """Return a message id for a request id, which may be any text."""
+    """Return the NATS message id for a request id, which may be any text."""
     if _PLAIN_ID.fullmatch(request_id):
         return f"r:{request_id}"
     return f"h:{hashlib.sha256(request_id.encode()).hexdigest()}"
 
 
+def record_headers(request_id: str) -> dict[str, str]:
+    """Return the headers of the record of a request id."""
+    return {MESSAGE_ID: message_id(request_id), TTL: f"{REMEMBERED_SECONDS}s"}
+
+
 def batch_headers(batch: Batch, wall: float, original_time_ms: int | None = None) -> dict[str, str]:
-    """Return the headers that all messages of a batch have; `wall` is the time now.
+    """Return the headers that all messages of a batch share.
 
     Args:
-        batch: what is enqueued.
-        wall: seconds since 1970.
-        original_time_ms: when the message was first enqueued, if not now.
+        batch: the batch.
+        wall: the current time, in seconds since 1970.
+        original_time_ms: the time when the message was first enqueued, if not now.
     """
     ours: dict[str, Any] = {}
     if batch.headers:
@@ -70,7 +77,7 @@ def batch_headers(batch: Batch, wall: float, original_time_ms: int | None = None
 
 
 def schedule_headers(batch: Batch, target: str, wall: float) -> dict[str, str]:
-    """Return the headers that let a message appear on `target` when the delay of `batch` is over."""
+    """Return the headers that make a message appear on `target` when the delay of `batch` is over."""
     due = datetime.fromtimestamp(wall + batch.delay, timezone.utc).isoformat(timespec="microseconds")
     left = None if batch.ttl is None else batch.ttl - batch.delay
     return {
@@ -81,19 +88,19 @@ def schedule_headers(batch: Batch, target: str, wall: float) -> dict[str, str]:
 
 
 def _whole_seconds(seconds: float) -> str:
-    """Return a time to live as the cluster takes it: not less than asked, at least a second. We look at the rest."""
+    """Format a ttl for the cluster: rounded up, at least a second. `open_message` has the exact end."""
     return f"{max(1, math.ceil(seconds))}s"
 
 
 class Opened(NamedTuple):
-    """A message of NATS as ours."""
+    """A stored NATS message, and when it expires."""
 
     entry: Entry
     expires_ms: int | None
 
 
 def open_message(sequence: int, attempt: int, stored_ms: int, body: bytes, headers: Mapping[str, str] | None) -> Opened:
-    """Return a stored message as an entry that was delivered `attempt` times."""
+    """Translate a stored message to an entry that was delivered `attempt` times."""
     text = headers.get(OURS) if headers else None
     if not text:
         return Opened(Entry(sequence, body, attempt, Properties(stored_ms)), None)
@@ -105,12 +112,12 @@ def open_message(sequence: int, attempt: int, stored_ms: int, body: bytes, heade
 
 
 def due_ms(headers: Mapping[str, str]) -> int:
-    """Return when a delayed message is due, in ms since 1970."""
+    """Return the due time of a delayed message, in ms since 1970."""
     return time_ms(headers.get("Nats-Schedule", "@at 1970-01-01T00:00:00Z")[4:])
 
 
 def time_ms(text: str) -> int:
-    """Return a time as the cluster writes it, in ms since 1970."""
+    """Parse a timestamp of the cluster; return ms since 1970."""
     seconds, _, fraction = text.rstrip("Z").partition(".")
     whole = datetime.fromisoformat(seconds).replace(tzinfo=timezone.utc).timestamp()
     return int(whole) * 1000 + int((fraction or "0")[:3].ljust(3, "0"))

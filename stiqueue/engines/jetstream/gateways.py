@@ -1,4 +1,4 @@
-"""What gateways say to each other: who is there, settlements for each other's leases, and what each of them holds."""
+"""The protocol between gateways: presence, settlements of each other's leases, and reports of held messages."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from stiqueue.errors import StiQueueError, Unavailable
 from stiqueue.message import Outcome, Settlement
 
 HELLO_SECONDS = 2.0
-"""How often a gateway says that it is there."""
+"""The time between two announcements of a gateway."""
 GONE_SECONDS = 7.0
-"""A gateway that says nothing for so long is not waited for."""
+"""A gateway silent for this long counts as gone."""
 ANSWER_SECONDS = 1.0
-"""How long a gateway may take to say what it holds."""
+"""Timeout for a gateway's report."""
 CHUNK = 4_000
-"""Leases in one answer."""
+"""Most leases in one answer."""
 
 
 @dataclass
 class Holding:
-    """One lease, as its gateway tells it."""
+    """One lease, as reported by its gateway."""
 
     id: int
     consumer: str
@@ -42,16 +42,16 @@ class Holding:
 
 @dataclass
 class Held:
-    """What gateways hold of one queue."""
+    """The messages of one queue that gateways hold, and their counters."""
 
     leases: list[Holding] = field(default_factory=list)
     delayed: dict[int, int] = field(default_factory=dict)
-    """Messages that were requeued with a delay, and in how many ms they return."""
+    """Messages requeued with a delay: the ms until they return, by id."""
     consumers: int = 0
     totals: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Held) -> None:
-        """Add what another gateway, or the next part of an answer, tells."""
+        """Add the report of another gateway, or the next part of a report."""
         self.leases += other.leases
         self.delayed |= other.delayed
         self.consumers += other.consumers
@@ -60,56 +60,66 @@ class Held:
 
 
 class Own(Protocol):
-    """What this gateway answers to others."""
+    """The part of this gateway that answers the others."""
 
     async def settle_own(self, settlement: Settlement) -> list[str]:
         """Settle leases of this gateway."""
         ...
 
     def held_of(self, queue: str) -> Held:
-        """Return what this gateway holds of a queue."""
+        """Return the messages of a queue that this gateway holds."""
+        ...
+
+    async def learn_settings(self) -> None:
+        """Read the settings of queues again."""
+        ...
+
+    @property
+    def settings_revision(self) -> int:
+        """The revision of the settings of queues that this gateway knows."""
         ...
 
     def queues_in_use(self) -> list[str]:
-        """Return the queues that this gateway has consumers of."""
+        """Return the queues that have consumers at this gateway."""
         ...
 
 
 class Gateways:
-    """The other gateways, and this one to them."""
+    """Talks to the other gateways and answers them."""
 
     def __init__(self, cluster: Cluster, names: Names, own_id: str, own: Own, spawn: Callable[[Any], None]) -> None:
-        """Speak for the gateway `own_id`; nothing is sent before `start`."""
+        """Speak for the gateway `own_id`; `start` begins."""
         self._cluster = cluster
         self._names = names
         self._id = own_id
         self._own = own
         self._spawn = spawn
         self._seen: dict[str, float] = {}
-        """When another gateway was last heard."""
+        """The time when each other gateway was last heard."""
         self._said_hello = 0.0
 
     async def start(self) -> None:
-        """Be there for others."""
+        """Subscribe, and announce this gateway."""
         await self._cluster.subscribe(self._names.gateway(self._id), self._settle_for_another)
         await self._cluster.subscribe(self._names.gateways, self._heard)
         await self.say("hello", answer=True)
 
-    async def say(self, word: str, **more: Any) -> None:
-        """Say something to all gateways."""
-        message = json.dumps({"from": self._id, "say": word, **more}).encode()
+    async def say(self, word: str, reply: str = "", **more: Any) -> None:
+        """Broadcast a word to all gateways, which may answer to the subject `reply`."""
+        words = {"from": self._id, "say": word, "settings": self._own.settings_revision, **more}
+        message = json.dumps(words).encode()
         with contextlib.suppress(Unavailable):
-            await self._cluster.send(self._names.gateways, message)
+            await self._cluster.send(self._names.gateways, message, reply)
 
     async def keep_saying_hello(self) -> None:
-        """Say that this gateway is there, when it is time to."""
+        """Announce this gateway if it is time to."""
         now = time.monotonic()
         if now - self._said_hello >= HELLO_SECONDS:
             self._said_hello = now
             await self.say("hello")
 
     def others(self) -> list[str]:
-        """Return the gateways that are there, without this one."""
+        """Return the other gateways that are alive."""
         now = time.monotonic()
         self._seen = {each: seen for each, seen in self._seen.items() if now - seen < GONE_SECONDS}
         return list(self._seen)
@@ -123,10 +133,30 @@ class Gateways:
             self._seen.pop(sender, None)
             return
         self._seen[sender] = time.monotonic()
+        if said["say"] == "settings":
+            self._spawn(self.learn_settings(message.reply))
+        elif said.get("settings", 0) > self._own.settings_revision:  # an earlier version does not say it
+            self._spawn(self.learn_settings())
         if said["say"] == "hello" and said.get("answer"):
             await self.say("hello")
         elif said["say"] == "tell":
             self._spawn(self._tell(said["queues"], message.reply))
+
+    # -- settings of queues -------------------------------------------------------------------------------------------
+
+    async def spread_settings(self) -> None:
+        """Let the living gateways read the settings that this one has changed; return when they have, or in a second.
+
+        Those that have not are told with the next announcement of this gateway.
+        """
+        await self._ask_others("settings", lambda _: None)
+
+    async def learn_settings(self, reply: str = "") -> None:
+        """Read the settings that another gateway has changed, and tell it so by `reply`."""
+        with contextlib.suppress(StiQueueError):  # the next announcement repeats it
+            await self._own.learn_settings()
+            if reply:
+                await self._answer(reply, {}, last=True)
 
     # -- settling for each other --------------------------------------------------------------------------------------
 
@@ -134,7 +164,7 @@ class Gateways:
         """Settle leases of any gateway; return those that are not held.
 
         Raises:
-            Unavailable: a gateway that is there did not answer.
+            Unavailable: a living gateway did not answer.
         """
         by_gateway: dict[str, list[str]] = {}
         for lease_id in dict.fromkeys(settlement.lease_ids):
@@ -158,7 +188,7 @@ class Gateways:
         except NobodyThere as error:
             if gateway in self.others() or not self._cluster.is_connected:
                 raise Unavailable(f"the gateway {gateway} cannot be reached now") from error
-            return lease_ids  # it is gone, its streams with it, and their leases with them
+            return lease_ids  # the gateway is gone, and its streams and leases with it
         read = json.loads(answer.data)
         if "error" in read:
             raise Unavailable(read["error"])
@@ -181,17 +211,26 @@ class Gateways:
     # -- telling what is held -----------------------------------------------------------------------------------------
 
     async def held(self, queues: Sequence[str] | None) -> dict[str, Held]:
-        """Return what all gateways hold of `queues`; None: of all queues that they have consumers of."""
+        """Return the reports of all gateways on `queues`; None: on all queues that have consumers."""
         found: dict[str, Held] = {}
         _add(found, self._told(queues))
+
+        def heard(answer: dict[str, Any]) -> None:
+            _add(found, {queue: _read_held(told) for queue, told in answer["held"].items()})
+
+        await self._ask_others("tell", heard, queues=queues)
+        return found
+
+    async def _ask_others(self, word: str, hear: Callable[[dict[str, Any]], None], **more: Any) -> None:
+        """Broadcast a word and `hear` all answers of the living gateways, for up to a second."""
         waiting = set(self.others())
         if not waiting:
-            return found
+            return
         done = asyncio.get_running_loop().create_future()
 
         async def heard(message: Msg) -> None:
             answer = json.loads(message.data)
-            _add(found, {queue: _read_held(told) for queue, told in answer["held"].items()})
+            hear(answer)
             if answer["last"]:
                 waiting.discard(answer["from"])
             if not waiting and not done.done():
@@ -199,16 +238,14 @@ class Gateways:
 
         inbox = self._cluster.new_inbox()
         interest = await self._cluster.subscribe(inbox, heard)
-        question = {"from": self._id, "say": "tell", "queues": queues}
         try:
-            await self._cluster.send(self._names.gateways, json.dumps(question).encode(), inbox)
+            await self.say(word, inbox, **more)
             await asyncio.wait_for(done, ANSWER_SECONDS)
         except asyncio.TimeoutError:
-            pass  # it may be dying; the cluster gives back what it held
+            pass  # the gateway may be dying; then the cluster gives back its messages
         finally:
             with contextlib.suppress(Exception):  # the connection is gone
                 await interest.unsubscribe()
-        return found
 
     def _told(self, queues: Sequence[str] | None) -> dict[str, Held]:
         return {queue: self._own.held_of(queue) for queue in (self._own.queues_in_use() if queues is None else queues)}

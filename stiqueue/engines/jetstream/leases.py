@@ -1,35 +1,33 @@
-"""The leases of one gateway: what its consumers hold, kept alive in the cluster and settled there.
+"""The leases of one gateway, kept alive in the cluster and settled there.
 
-JetStream takes an acknowledgement of any delivery of a message for that of its latest one. So the gateway that
-delivered it judges every settlement, by this table; others pass it on. And so a message is given back once at the most:
-a second time would take it from whoever has got it meanwhile. A lease is good for as long as the cluster surely does
-not give the message to somebody else: `ACK_WAIT` from when the last heartbeat that it confirmed was sent.
+JetStream applies an acknowledgement of any delivery of a message to the latest delivery. So the gateway that delivered
+a message decides on every settlement, by this table; other gateways forward theirs to it. For the same reason a message
+is given back at most once: a second time would take it from its next consumer. A lease is valid while the cluster
+certainly does not redeliver the message: for `ACK_WAIT` from the sending of the last confirmed heartbeat.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from stiqueue.alarms import Alarms
-from stiqueue.clock import Clock
+from stiqueue.engines.clock import Clock
 from stiqueue.engines.jetstream.cluster import Cluster
+from stiqueue.engines.jetstream.lease import Holder, Lease
 from stiqueue.engines.jetstream.publishing import Publisher
+from stiqueue.engines.jetstream.shared_settings import SharedSettings
 from stiqueue.engines.jetstream.totals import Totals
-from stiqueue.entry import Entry
 from stiqueue.errors import StiQueueError, Unavailable
-from stiqueue.lease import new_lease_ids
-from stiqueue.message import DEAD_SUFFIX, Outcome, Settlement
-
-if TYPE_CHECKING:
-    from stiqueue.engines.jetstream.consumer import JetStreamConsumer
+from stiqueue.message import Outcome, Settlement
+from stiqueue.rules.alarms import Alarms
+from stiqueue.rules.entry import Entry
+from stiqueue.rules.lease import new_lease_ids
 
 SETTLE_SECONDS = 10.0
-"""How long the cluster may take to confirm a settlement."""
+"""Timeout for the cluster's confirmation of a settlement."""
 FRESH_IDS = 256
-"""How many ids are made at once."""
+"""Lease ids made at a time."""
 MAX_ATTEMPTS_REASON = "max-attempts"
 
 Confirm = Callable[[Iterable[tuple[str, bytes]], float], Awaitable[list[int]]]
@@ -37,65 +35,23 @@ Confirm = Callable[[Iterable[tuple[str, bytes]], float], Awaitable[list[int]]]
 ACK, NAK, TERM, IN_PROGRESS = b"+ACK", b"-NAK", b"+TERM", b"+WPI"
 
 
-class Lease:
-    """One delivery of one message to one consumer. Has the attributes of a delivered message."""
-
-    __slots__ = ("consumer", "entry", "good_until", "lease_id", "queue", "reply", "settling", "since")
-
-    def __init__(
-        self, lease_id: str, queue: str, entry: Entry, reply: str, consumer: JetStreamConsumer, since: float
-    ) -> None:
-        self.lease_id = lease_id
-        self.queue = queue
-        self.entry = entry
-        self.reply = reply
-        """Where the cluster wants to hear what becomes of it."""
-        self.consumer = consumer
-        self.since = since
-        self.good_until = 0.0
-        self.settling = False
-
-    @property
-    def id(self) -> int:
-        return self.entry.id
-
-    @property
-    def body(self) -> bytes:
-        return self.entry.body
-
-    @property
-    def attempt(self) -> int:
-        return self.entry.attempt + 1
-
-    @property
-    def entry_after(self) -> Entry:
-        """The message with this delivery counted."""
-        return self.entry._replace(attempt=self.attempt)
-
-    @property
-    def priority(self) -> int:
-        return 0
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.entry.properties.headers
-
-    @property
-    def enqueue_time_ms(self) -> int:
-        return self.entry.properties.enqueue_time_ms
-
-
 class Leases:
     """The table of leases."""
 
     def __init__(
-        self, cluster: Cluster, publisher: Publisher, gateway: str, max_attempts: int, ack_wait: float, clock: Clock
+        self,
+        cluster: Cluster,
+        publisher: Publisher,
+        settings: SharedSettings,
+        gateway: str,
+        ack_wait: float,
+        clock: Clock,
     ) -> None:
         """Keep leases for `gateway`."""
         self._cluster = cluster
         self._publisher = publisher
         self._gateway = gateway
-        self._max_attempts = max_attempts
+        self._settings = settings
         self._ack_wait = ack_wait
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -103,16 +59,18 @@ class Leases:
         self._fresh_ids: list[str] = []
         self._limits: Alarms[str, Lease] = Alarms()
         self.on_limit: Callable[[], None] = lambda: None
-        """Called when a time limit is set."""
+        """Called when a lease timeout is set."""
+        self._late: dict[str, Holder] = {}
+        """Expired leases that still count against their consumer's credit."""
         self.delayed: dict[str, dict[int, float]] = defaultdict(dict)
-        """When messages that were requeued with a delay return, by queue and id, by the clock."""
+        """The due times of messages requeued with a delay, by queue and id, by the clock."""
         self.totals: dict[str, Totals] = defaultdict(Totals)
 
     def of_queue(self, queue: str) -> list[Lease]:
         """Return the leases of one queue."""
         return [lease for lease in self._held.values() if lease.queue == queue]
 
-    def grant(self, queue: str, entry: Entry, reply: str, consumer: JetStreamConsumer) -> Lease:
+    def grant(self, queue: str, entry: Entry, reply: str, consumer: Holder) -> Lease:
         """Lease a message that has just come to `consumer`."""
         if not self._fresh_ids:
             self._fresh_ids = new_lease_ids(FRESH_IDS)
@@ -121,23 +79,24 @@ class Leases:
         lease = Lease(lease_id, queue, entry, reply, consumer, now)
         lease.good_until = self._loop.time() + self._ack_wait
         self._held[lease_id] = lease
-        if consumer.asked.ack_timeout:
-            self._limits.set(lease_id, now + consumer.asked.ack_timeout, lease)
+        if ack_timeout := consumer.ack_timeout:
+            self._limits.set(lease_id, now + ack_timeout, lease)
             self.on_limit()
         self.delayed[queue].pop(entry.id, None)
         return lease
 
     def limit_of(self, lease: Lease) -> float | None:
-        """Return when the time limit of a lease is over, by the clock; None: it has none."""
+        """Return the end of a lease by its timeout, by the clock; None: it has no timeout."""
         return self._limits.when(lease.lease_id)
 
     def next_limit(self) -> float | None:
-        """Return when the earliest time limit is over, by the clock."""
+        """Return the earliest end of a lease by its timeout, by the clock."""
         return self._limits.next_at()
 
     def is_last_attempt(self, queue: str, attempt: int) -> bool:
-        """Whether a message that was delivered `attempt` times is not to be delivered again."""
-        return bool(self._max_attempts) and attempt >= self._max_attempts and not queue.endswith(DEAD_SUFFIX)
+        """Return whether a message that was delivered `attempt` times must not be delivered again."""
+        most = self._settings.of(queue).max_attempts
+        return bool(most) and attempt >= (most or 0)
 
     # -- settling -----------------------------------------------------------------------------------------------------
 
@@ -145,7 +104,7 @@ class Leases:
         """Settle leases of this gateway; return those that are not held.
 
         Raises:
-            Unavailable: the cluster did not confirm all of it; what it did not is still held.
+            Unavailable: the cluster did not confirm every settlement; unconfirmed leases are still held.
         """
         now = self._loop.time()
         leases: list[Lease] = []
@@ -156,9 +115,15 @@ class Leases:
                 stale.append(lease_id)
             else:
                 leases.append(lease)
+        late = {each: self._late[each] for each in stale if each in self._late}
         if settlement.close_stream:
-            for consumer in {lease.consumer for lease in leases}:
+            for consumer in {*(lease.consumer for lease in leases), *late.values()}:
                 consumer.finish()
+        if settlement.outcome is not Outcome.EXTEND:
+            for lease_id, consumer in late.items():
+                consumer.settled_late(lease_id)
+            for consumer in {lease.consumer for lease in leases}:
+                self.forget_late(consumer)
         if settlement.outcome is Outcome.EXTEND:
             for lease in leases:
                 self._limits.set(lease.lease_id, self._clock.monotonic() + settlement.delay, lease)
@@ -168,14 +133,36 @@ class Leases:
         elif settlement.outcome is Outcome.DEAD_LETTER:
             await self._bury(leases, settlement.reason or "rejected")
         else:
-            last = [lease for lease in leases if self.is_last_attempt(lease.queue, lease.attempt)]
-            await self._bury(last, MAX_ATTEMPTS_REASON, given_back=True)
-            await self.give_back([lease for lease in leases if lease not in last], settlement.delay)
+            await self.give_back(leases, settlement.delay)
         return stale
 
+    def forget_late(self, consumer: Holder) -> None:
+        """Stop counting expired leases against a consumer: it settled a lease in time, or has ended."""
+        for lease_id in consumer.settled_in_time():
+            self._late.pop(lease_id, None)
+
+    async def time_out(self, leases: Sequence[Lease]) -> None:
+        """Give back the messages of expired leases, which go on counting against their consumers' credit."""
+        now = self._loop.time()
+        ended = [
+            lease
+            for lease in leases
+            if self._held.get(lease.lease_id) is lease and not lease.settling and lease.good_until >= now
+        ]
+        for lease in ended:
+            if lease.consumer.ran_out(lease):
+                self._late[lease.lease_id] = lease.consumer
+        await self.give_back(ended)
+
     async def give_back(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Let messages be delivered again, the oldest first, after `delay` seconds."""
-        leases = sorted(leases, key=lambda lease: lease.id)
+        """Requeue messages after `delay` seconds, the oldest first; bury those that had their last attempt.
+
+        Raises:
+            Unavailable: the cluster did not confirm all of it.
+        """
+        last = [lease for lease in leases if self.is_last_attempt(lease.queue, lease.attempt)]
+        await self._bury(last, MAX_ATTEMPTS_REASON, given_back=True)
+        leases = sorted((lease for lease in leases if lease not in last), key=lambda lease: lease.id)
         answer = NAK if not delay else b'-NAK {"delay": %d}' % int(delay * 1e9)
         due = self._clock.monotonic() + delay
 
@@ -187,7 +174,7 @@ class Leases:
         try:
             await self._tell(leases, answer, done, self._cluster.confirm_once)
         finally:
-            self._end(leases)  # what was not confirmed, somebody else may have by now
+            self._end(leases)  # another consumer may already have the unconfirmed ones
 
     async def _acknowledge(self, leases: Sequence[Lease]) -> None:
         numbers = Counter(lease.consumer for lease in leases)
@@ -203,7 +190,7 @@ class Leases:
         self.totals[lease.queue].acked += 1
 
     async def _bury(self, leases: Iterable[Lease], reason: str, given_back: bool = False) -> None:
-        """Move messages to the dead letter queue: first the copy, when it is safe the original."""
+        """Move messages to the dead letter queue: copy first, and remove the original once the copy is confirmed."""
         for lease in leases:
             lease.settling = True
             try:
@@ -218,7 +205,7 @@ class Leases:
             await self._tell([lease], TERM, done)
 
     async def bury_unleased(self, queue: str, entry: Entry, reply: str) -> None:
-        """Move a message that has come once too often to the dead letter queue."""
+        """Move a message that came once too often to the dead letter queue, without a lease."""
         await self._publisher.bury(queue, entry, MAX_ATTEMPTS_REASON)
         await self._cluster.confirm([(reply, TERM)], SETTLE_SECONDS)
         self.totals[queue].dead_lettered += 1
@@ -226,7 +213,7 @@ class Leases:
     async def _tell(
         self, leases: Sequence[Lease], answer: bytes, done: Callable[[Lease], None], confirm: Confirm | None = None
     ) -> None:
-        """Tell the cluster what becomes of messages, and end the leases of which it has confirmed it."""
+        """Send the outcome of leases to the cluster, and end the confirmed ones."""
         if not leases:
             return
         for lease in leases:
@@ -247,8 +234,8 @@ class Leases:
             raise Unavailable(f"the NATS cluster did not confirm {len(open_ones)} of {len(leases)} settlements")
 
     def _end(self, leases: Iterable[Lease]) -> None:
-        """Forget leases; their consumers have room again."""
-        owners: dict[JetStreamConsumer, None] = {}
+        """Forget leases; their consumers have credit again."""
+        owners: dict[Holder, None] = {}
         for lease in leases:
             if self._held.pop(lease.lease_id, None) is not None:
                 self._limits.cancel(lease.lease_id)
@@ -258,9 +245,9 @@ class Leases:
             consumer.freed()
 
     async def release(self, leases: Sequence[Lease], late: Sequence[tuple[int, str]]) -> None:
-        """Give back what a closed consumer held, and messages (id, reply) that came to it too late.
+        """Give back the messages of a closed consumer, and messages (id, reply) that reached it too late.
 
-        What is being settled at this moment is left to that; if it fails, the cluster gives back after `ack_wait`.
+        Skips leases that are being settled; if that fails, the cluster gives them back after `ack_wait`.
         """
         leases = [lease for lease in leases if not lease.settling]
         last = [lease for lease in leases if self.is_last_attempt(lease.queue, lease.attempt)]
@@ -274,7 +261,7 @@ class Leases:
                 await self._cluster.confirm([(lease.reply, TERM)], SETTLE_SECONDS)
                 self.totals[lease.queue].dead_lettered += 1
         except StiQueueError:
-            pass  # what the cluster was not told it gives back by itself after ACK_WAIT
+            pass  # the cluster gives the rest back by itself after ACK_WAIT
         for lease in leases:
             self.totals[lease.queue].requeued += 1
         self._end(leases)
@@ -282,11 +269,11 @@ class Leases:
     # -- time passing -------------------------------------------------------------------------------------------------
 
     def due(self) -> list[Lease]:
-        """Return the leases whose time limit is over; they are to be given back."""
+        """Return the expired leases, which the caller must give back."""
         return [lease for lease in self._limits.pop_due(self._clock.monotonic()) if not lease.settling]
 
     async def keep_alive(self) -> None:
-        """Tell the cluster that all leases are at work, and end those that it may have given to somebody else."""
+        """Send the cluster a heartbeat for every lease; end leases whose messages it may have redelivered."""
         now = self._loop.time()
         lost = [lease for lease in self._held.values() if lease.good_until < now and not lease.settling]
         for lease in lost:

@@ -1,4 +1,4 @@
-"""The names that queues have in the cluster."""
+"""The names of streams and subjects in the cluster."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 from stiqueue.errors import InvalidRequest
 
 DEFAULT_PREFIX = "stiqueue"
-"""What the name of everything in the cluster begins with."""
+"""The prefix of every name in the cluster."""
 
 CONSUMER = "workers"
 """The one consumer of each stream, shared by all gateways."""
 
 
 class Names:
-    """Names under one prefix. A queue's name may have dots, those of streams may not: each becomes "="."""
+    """Names under one prefix. Stream names allow no dots, so each dot of a queue name becomes "="."""
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         """Use `prefix`, which separates installations that share a cluster.
 
         Raises:
-            InvalidRequest: it cannot be part of a stream's name.
+            InvalidRequest: the prefix is not allowed in a stream name.
         """
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", prefix, re.ASCII):
             raise InvalidRequest(f"prefix: {prefix!r} is not 1 to 32 of A-Z a-z 0-9 _ -", "BAD_OPTION")
@@ -28,7 +28,13 @@ class Names:
         self.all_queues = f"{prefix}.q.>"
         """A filter for the subjects of all queues."""
         self.gateways = f"{prefix}.gateways"
-        """What all gateways listen to."""
+        """The subject that all gateways listen to."""
+        bucket = f"{prefix}-settings"
+        self.settings_stream = f"KV_{bucket}"
+        """The stream of the key-value bucket with the settings of queues."""
+        self.settings_stream_subjects = f"$KV.{bucket}.>"
+        self.settings = f"$KV.{bucket}.queues"
+        """The subject of the bucket's one entry."""
 
     def stream(self, queue: str) -> str:
         """Return the stream of a queue."""
@@ -39,7 +45,7 @@ class Names:
         return stream[len(self.prefix) + 1 :].replace("=", ".")
 
     def ready(self, queue: str) -> str:
-        """Return the subject of messages that can be delivered."""
+        """Return the subject of ready messages."""
         return f"{self.prefix}.q.{_token(queue)}.ready"
 
     def later(self, queue: str, key: str = "*") -> str:
@@ -47,11 +53,15 @@ class Names:
         return f"{self.prefix}.q.{_token(queue)}.later.{key}"
 
     def probe(self, queue: str) -> str:
-        """Return the subject on which a request id is asked for; nobody ever receives from it."""
+        """Return the subject of request id records and of queries for them; no consumer reads it."""
         return f"{self.prefix}.q.{_token(queue)}.probe"
 
+    def undelayed(self, queue: str) -> str:
+        """Return a filter for the subjects of ready messages and of request ids."""
+        return f"{self.prefix}.q.{_token(queue)}.*"
+
     def gateway(self, gateway: str) -> str:
-        """Return what one gateway listens to."""
+        """Return the subject that one gateway listens to."""
         return f"{self.prefix}.gateway.{gateway}"
 
 

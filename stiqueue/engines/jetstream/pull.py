@@ -1,4 +1,4 @@
-"""One standing request of a consumer for messages."""
+"""The pull request of one consumer: it asks the cluster for messages, one request at a time."""
 
 from __future__ import annotations
 
@@ -15,60 +15,61 @@ from nats.aio.subscription import Subscription as Interest
 from stiqueue.engines.jetstream.answers import is_status
 from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.names import CONSUMER
-from stiqueue.engines.jetstream.streams import NANOSECONDS, Streams
+from stiqueue.engines.jetstream.stream_consumers import NANOSECONDS
+from stiqueue.engines.jetstream.streams import Streams
 from stiqueue.errors import StiQueueError, Unavailable
 
 PULL_SECONDS = 60.0
-"""How long a request stands."""
+"""The lifetime of a request."""
 HEARTBEAT_SECONDS = 5.0
-"""How often the cluster says that it stands."""
+"""The interval of the cluster's heartbeats for a request."""
 SILENCE_SECONDS = 12.0
-"""A request of which nothing is heard for so long is made anew."""
+"""A request silent for this long is repeated."""
 FLIGHT_SECONDS = 2.0
-"""How long messages may be on their way after the cluster has said that the request is over."""
+"""How long messages may still be on their way after the cluster has ended the request."""
 RETRY_SECONDS = 0.25
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class End(Enum):
-    """Why a request is over."""
+    """The reason why a request ended."""
 
     NOTHING_THERE = 1
     TIME_OVER = 2
     TOO_LARGE = 3
-    """The next message is larger than what was asked for."""
+    """The next message is larger than the request allows."""
     LOST = 4
-    """Nobody serves it any more."""
+    """No server serves it any more."""
     DONE = 5
-    """It has brought all that was asked for."""
+    """All requested messages have come."""
 
 
 class Owner(Protocol):
-    """The consumer, as far as its request is concerned."""
+    """The part of a consumer that its pull calls."""
 
     def arrived(self, message: Msg) -> None:
-        """A message has come that was asked for."""
+        """Handle a requested message."""
         ...
 
     def too_late(self, message: Msg) -> None:
-        """A message has come that is not wanted any more."""
+        """Handle a message that came after the request was given up."""
         ...
 
     def ended(self, why: End) -> None:
-        """The request is over without all that was asked for: it is time to ask again, or to end."""
+        """Handle the end of a request that did not bring all messages: ask again, or end."""
         ...
 
     def failed(self, error: StiQueueError) -> None:
-        """There is no use in asking again."""
+        """Handle an error that a retry cannot fix."""
         ...
 
 
 class Pull:
-    """Asks for messages, one request at a time. Each message that comes is leased to this gateway."""
+    """Requests messages, one request at a time. Each message that comes is leased to this gateway."""
 
     def __init__(self, cluster: Cluster, streams: Streams, spawn: Spawn, queue: str, owner: Owner) -> None:
-        """Pull from `queue` for `owner`; nothing is asked for yet."""
+        """Pull from `queue` for `owner`; `ask` sends the first request."""
         self._cluster = cluster
         self._streams = streams
         self._spawn = spawn
@@ -76,22 +77,22 @@ class Pull:
         self._owner = owner
         self._interest: Interest | None = None
         self._interests = 0
-        """How many there were: messages of an earlier one come too late."""
+        """The number of subscriptions so far: messages of an earlier one come too late."""
         self.is_asking = self._stopped = False
         self._heard = 0.0
         self.expected = 0
-        """How many messages the request may still bring."""
+        """The number of messages that the request may still bring."""
         self._over: Callable[[], None] | None = None
-        """What to do when those have come: the request is over. A server that is one of several says so first, and
-        sends the messages when the others know that they are delivered."""
+        """The action for when those have come, because the request has ended. In a cluster of several servers the end
+        comes first, and the messages follow once the other servers know of their delivery."""
 
     @property
     def stands(self) -> bool:
-        """Whether a request stands, or is being made."""
+        """Whether a request is open or being sent."""
         return self.is_asking or self.expected > 0
 
     def ask(self, request: Callable[[], dict[str, Any] | None]) -> None:
-        """Ask for what `request` returns when everything is ready for it; None: for nothing."""
+        """Send the request that `request` returns once the stream is ready; None: send nothing."""
         if not self.stands and not self._stopped:
             self.is_asking = True
             self._spawn(self._ask(request))
@@ -134,20 +135,20 @@ class Pull:
         asyncio.get_running_loop().call_later(RETRY_SECONDS, self._owner.ended, End.LOST)
 
     def renew(self) -> None:
-        """Ask anew: the request may be lost."""
+        """Repeat the request: it may be lost."""
         if self.expected:
             self.expected = 0
             self._spawn(self._lose_interest())
             self._owner.ended(End.LOST)
 
     def check_silence(self) -> None:
-        """Ask anew when the cluster has said nothing for long."""
+        """Repeat the request if the cluster has been silent for too long."""
         patience = FLIGHT_SECONDS if self._over else SILENCE_SECONDS
         if self.expected and time.monotonic() - self._heard > patience:
             self.renew()
 
     async def finish(self) -> None:
-        """Ask for nothing more; what is on its way has come when this returns."""
+        """Request nothing more; return once messages on their way have come."""
         self._stopped = True
         interest = self._interest
         if interest is not None and self.expected:
@@ -158,7 +159,7 @@ class Pull:
         self._owner.ended(End.LOST)
 
     async def stop(self) -> None:
-        """Ask for nothing more; what is on its way has come, too late, when this returns."""
+        """Request nothing more; return once messages on their way have come, as too late."""
         self._stopped = True
         self.expected = 0
         await self._lose_interest()
@@ -184,9 +185,9 @@ class Pull:
             self._end(message)
 
     def _end(self, message: Msg) -> None:
-        """The cluster says that the request is over."""
+        """Handle the cluster's status that ends the request."""
         headers = message.headers or {}
-        if "Nats-Pending-Messages" in headers:  # those that it will not bring; the others are on their way
+        if "Nats-Pending-Messages" in headers:  # these will not come; the others are on their way
             self.expected -= min(self.expected, int(headers["Nats-Pending-Messages"]))
         else:
             self.expected = 0
@@ -195,7 +196,7 @@ class Pull:
             self._over()
 
     def _what_now(self, message: Msg) -> Callable[[], None]:
-        """Return what to do when a request is over for the reason that `message` tells."""
+        """Return the action for a request that ended with the status `message`."""
         text = (message.headers or {}).get("Description", "")
         if is_status(message, "404"):
             return lambda: self._owner.ended(End.NOTHING_THERE)
@@ -205,6 +206,6 @@ class Pull:
             return lambda: self._owner.ended(End.TOO_LARGE)
         if text == "Batch Completed":
             return lambda: self._owner.ended(End.DONE)
-        # Nobody is in charge, a new leader, a consumer that is gone.
+        # No leader, a new leader, or a consumer that is gone.
         self._streams.forget(self._queue)
         return self._again_soon

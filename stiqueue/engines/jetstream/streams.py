@@ -1,4 +1,4 @@
-"""The streams: one for each queue, made on first use and never removed, so that ids rise for ever."""
+"""The streams: one per queue, created on first use and never removed, so that ids always rise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from typing import Any
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.jetstream.answers import Refused
 from stiqueue.engines.jetstream.cluster import Cluster
-from stiqueue.engines.jetstream.names import CONSUMER, Names
+from stiqueue.engines.jetstream.envelope import REMEMBERED_SECONDS
+from stiqueue.engines.jetstream.names import Names
+from stiqueue.engines.jetstream.refusals import (
+    NAME_IN_USE,
+    NO_PEERS,
+    NO_ROOM,
+    STORE_FAILED,
+    STREAM_NOT_FOUND,
+    TOO_LARGE,
+    refusal,
+)
+from stiqueue.engines.jetstream.stream_consumers import NANOSECONDS, StreamConsumers
 from stiqueue.errors import (
     DiskFull,
     InvalidRequest,
@@ -22,64 +33,62 @@ from stiqueue.errors import (
     Unavailable,
 )
 from stiqueue.message import DEAD_SUFFIX
+from stiqueue.rules.policies import covers
 
-REMEMBERED_SECONDS = 600
-"""How long a request id is remembered: twice what is promised, so that it never runs out while it is asked for."""
-NANOSECONDS = 10**9
-NAME_IN_USE = 10058
-STREAM_NOT_FOUND = 10059
-STORE_FAILED = 10077
-NO_ROOM = {10023, 10047, 10122}
-TOO_LARGE = 10054
-NO_PEERS = 10005
 PEERS_SECONDS = 5.0
-"""How long after its start a cluster may lack servers."""
+"""How long a starting cluster may lack servers."""
 RETRY_SECONDS = 0.25
-NOT_YET = {NO_PEERS, 10008, 10009, 10074}
-"""Answers of a cluster that has not enough servers now: no peers, no leader, no cluster."""
+AT_ONCE = 16
+"""How many consumers get other settings at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What is known of one stream."""
+    """One stream of the cluster."""
 
     queue: str
     name: str
     replicas: int
     bounded: bool
-    """Whether it refuses messages above a bound; it has no delays then, for JetStream cannot do both."""
+    """Whether it refuses messages above a bound; then it has no delays, because JetStream cannot do both."""
 
 
 class Streams:
-    """Makes streams and remembers those that exist."""
+    """Creates streams and remembers existing ones."""
 
     def __init__(
-        self, cluster: Cluster, names: Names, replicas: int, bounds: Bounds, ack_wait: float, logger: logging.Logger
+        self,
+        cluster: Cluster,
+        names: Names,
+        consumers: StreamConsumers,
+        replicas: int,
+        bounds: Bounds,
+        logger: logging.Logger,
     ) -> None:
-        """Make streams with so many replicas, within `bounds`."""
+        """Create streams with `replicas`, within `bounds`, and `consumers` for them."""
         self._cluster = cluster
         self._names = names
+        self._consumers = consumers
         self._replicas = replicas
         self._bounds = bounds
-        self._ack_wait = ack_wait
         self._logger = logger
         self._known: dict[str, Stream] = {}
         self._making = asyncio.Lock()
 
     def known(self, queue: str) -> Stream | None:
-        """Return the stream of a queue, if it was seen before."""
+        """Return the stream of a queue, if it is known."""
         return self._known.get(queue)
 
     def forget(self, queue: str) -> None:
-        """Look again before the next use: it may be gone."""
+        """Forget a stream, which may be gone: the next use looks again."""
         self._known.pop(queue, None)
 
     async def ensure(self, queue: str) -> Stream:
-        """Return the stream of a queue, made if there is none.
+        """Return the stream of a queue; create it if necessary.
 
         Raises:
             LimitReached: there are too many queues.
-            Unavailable: the cluster cannot make it now.
+            Unavailable: the cluster cannot create it now.
         """
         stream = self._known.get(queue)
         if stream is None:
@@ -96,24 +105,24 @@ class Streams:
             try:
                 found = await self._cluster.call(f"STREAM.CREATE.{name}", **self._config(queue))
             except Refused as error:
-                if error.number != NAME_IN_USE:  # else: another gateway, with other bounds, was faster
+                if error.number != NAME_IN_USE:  # another gateway, with other bounds, was faster
                     raise refusal(error) from error
                 found = await self.find(queue)
                 if found is None:
-                    raise Unavailable(f"the stream {name} comes and goes") from error
+                    raise Unavailable(f"the stream {name} was removed while it was created") from error
         config = found["config"]
-        await self._make_consumer(queue, name)
+        await self._consumers.put(queue)
         return Stream(queue, name, int(config["num_replicas"]), config.get("discard") == "new")
 
     async def find(self, queue: str) -> dict[str, Any] | None:
-        """Return what the cluster says of a queue's stream, with its count of ready messages; None: there is none.
+        """Return the cluster's info on a queue's stream, with counts by undelayed subject; None: no stream.
 
         Raises:
             Unavailable: the cluster does not answer.
         """
         try:
             return await self._cluster.call(
-                f"STREAM.INFO.{self._names.stream(queue)}", subjects_filter=self._names.ready(queue)
+                f"STREAM.INFO.{self._names.stream(queue)}", subjects_filter=self._names.undelayed(queue)
             )
         except Refused as error:
             if error.number == STREAM_NOT_FOUND:
@@ -121,7 +130,7 @@ class Streams:
             raise refusal(error) from error
 
     async def list_queues(self) -> list[str]:
-        """Return the queues that have a stream with messages.
+        """Return the queues whose stream has messages, or records of request ids.
 
         Raises:
             Unavailable: the cluster does not answer.
@@ -154,7 +163,7 @@ class Streams:
             "allow_atomic": True,
             "allow_msg_ttl": True,
         }
-        # Nothing may be refused where dead letters go. Elsewhere JetStream offers bounds that refuse, or schedules.
+        # A dead letter queue must refuse nothing. Other queues have either bounds that refuse, or schedules.
         if (bounds.max_messages or bounds.max_queue_bytes) and not queue.endswith(DEAD_SUFFIX):
             config |= {
                 "discard": "new",
@@ -165,23 +174,35 @@ class Streams:
             config |= {"subjects": [*config["subjects"], names.later(queue)], "allow_msg_schedules": True}
         return config
 
-    async def _make_consumer(self, queue: str, stream: str) -> None:
-        config = {
-            "durable_name": CONSUMER,
-            "ack_policy": "explicit",
-            "ack_wait": int(self._ack_wait * NANOSECONDS),
-            "max_deliver": -1,
-            "max_ack_pending": -1,
-            "max_waiting": 1 << 20,
-            "filter_subject": self._names.ready(queue),
-        }
-        try:
-            await self._cluster.call(f"CONSUMER.DURABLE.CREATE.{stream}.{CONSUMER}", stream_name=stream, config=config)
-        except Refused as error:
-            raise refusal(error) from error
+    async def apply_settings(self, name: str) -> None:
+        """Let the consumers of all queues that match `name` deliver no more than the settings allow.
+
+        Raises:
+            Unavailable: the cluster does not answer; some of them may deliver as before.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def apply(queue: str) -> None:
+            async with room:
+                await self._consumers.put(queue)
+
+        await asyncio.gather(*(apply(queue) for queue in await self._existing(name)))
+
+    async def _existing(self, name: str) -> list[str]:
+        """Return the queues with a stream that a name or pattern matches."""
+        if "*" not in name:
+            return [name] if await self.find(name) else []
+        found: list[str] = []
+        total = 1
+        while len(found) < total:
+            page = await self._cluster.call("STREAM.NAMES", subject=self._names.all_queues, offset=len(found))
+            names = page.get("streams") or []
+            found += [self._names.queue(each) for each in names]
+            total = page["total"] if names else 0
+        return [queue for queue in found if covers(name, queue)]
 
     def explain(self, error: Refused, queue: str) -> StiQueueError:
-        """Return why a message was refused."""
+        """Translate the refusal of a message."""
         if error.number == STORE_FAILED and "maximum" in error.text:
             bounds = self._bounds
             limits = f"max_messages is {bounds.max_messages:,}, max_queue_bytes {bounds.max_queue_bytes:,}"
@@ -193,10 +214,10 @@ class Streams:
         return refusal(error)
 
     async def rehearse(self, key: str) -> None:
-        """Make a stream as queues have it, and remove it: a cluster that cannot is noticed at the start.
+        """Create a stream like that of a queue and remove it, so that a startup fails if the cluster cannot do it.
 
         Raises:
-            StoreError: it cannot be made; the text has the cluster's reason.
+            StoreError: the cluster cannot create it; the text has its reason.
         """
         name = f"{self._names.prefix}-rehearsal={key}"
         config = self._config("rehearsal") | {"name": name, "subjects": [f"{self._names.prefix}.rehearsal.{key}"]}
@@ -208,10 +229,10 @@ class Streams:
             text = f"the NATS cluster cannot keep a new queue with {self._replicas} replicas: {error}"
             if not await self._was_able():
                 raise StoreError(text) from error
-            self._logger.warning("%s; it did so before, so it is taken for a server that is down", text)
+            self._logger.warning("%s; existing queues have that many, so a server is probably down", text)
 
     async def _create_patiently(self, config: dict[str, Any]) -> None:
-        """Make a stream, perhaps in a cluster of which some servers have only just begun to hear of each other."""
+        """Create a stream; wait if the cluster's servers have not all found each other yet."""
         give_up = time.monotonic() + PEERS_SECONDS
         while True:
             try:
@@ -224,16 +245,9 @@ class Streams:
                 return
 
     async def _was_able(self) -> bool:
-        """Whether there is a queue with as many replicas as are asked for."""
+        """Return whether a queue exists that has at least as many replicas."""
         try:
             page = await self._cluster.call("STREAM.LIST", subject=self._names.all_queues, offset=0)
         except StiQueueError:
             return False
         return any(each["config"]["num_replicas"] >= self._replicas for each in page.get("streams") or [])
-
-
-def refusal(error: Refused) -> StiQueueError:
-    """Return the cluster's refusal as an error of ours."""
-    if error.number in NOT_YET:
-        return Unavailable(f"the NATS cluster cannot do that now: {error}")
-    return StoreError(f"the NATS cluster refuses: {error}")

@@ -1,4 +1,4 @@
-"""What happened to a queue at one gateway since it started."""
+"""The totals of a queue at one gateway since its start."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The behavior of all clients, written once for threads and tasks."""

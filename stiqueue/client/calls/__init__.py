@@ -1,0 +1,1 @@
+"""How a client calls a server over gRPC."""

@@ -1,0 +1,55 @@
+"""Copying any number of messages out of a server and into one: `export` and `import`."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from stiqueue.client.base import BaseClient, session_of
+from stiqueue.client.waiting.threads import run
+from stiqueue.message import Batch, PeekedMessage, PeekQuery, Receipt, State
+
+
+def copied(client: BaseClient, queue: str) -> Iterator[PeekedMessage]:
+    """Iterate over all messages of a queue as they would be delivered if none were leased or delayed.
+
+    Keeps leased and delayed messages in memory, but not ready ones. Looks at the leased and delayed ones again in the
+    end, for messages that were ready further back. A message that consumers keep taking and giving back may still be
+    missed.
+
+    Raises:
+        Unavailable: the connection is lost.
+    """
+    seen: set[int] = set()
+    held = [message for state in (State.LEASED, State.DELAYED) for message in _looked(client, queue, state)]
+    for message in heapq.merge(sorted(held, key=_place), _looked(client, queue, State.READY), key=_place):
+        if message.id not in seen:
+            seen.add(message.id)
+            yield message
+    late = [message for state in (State.LEASED, State.DELAYED) for message in _looked(client, queue, state)]
+    yield from sorted((message for message in late if message.id not in seen), key=_place)
+
+
+def put(client: BaseClient, batch: Batch) -> Receipt:
+    """Enqueue a batch, all or nothing; one whose `request_id` is known enqueues nothing and says so.
+
+    Raises:
+        InvalidRequest: it is too large.
+        QueueFull: there is no room.
+        Unavailable: the server stayed away for the client's `timeout`.
+    """
+    return run(session_of(client).connected().enq(batch, client.timeout))
+
+
+def _looked(client: BaseClient, queue: str, state: State) -> Iterator[PeekedMessage]:
+    look = session_of(client).connected().look(PeekQuery(queue, 0, 0, state))
+    try:
+        while (messages := run(look.next())) is not None:
+            yield from messages
+    finally:
+        look.cancel()
+
+
+def _place(message: PeekedMessage) -> tuple[int, int]:
+    """Return a key that sorts messages in the order of delivery."""
+    return -message.priority, message.id

@@ -1,0 +1,143 @@
+"""Tidying up: `purge` and `redrive`, for every client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from stiqueue.client.feed import Feed
+from stiqueue.client.session import Session
+from stiqueue.client.single import cancel, each_feed
+from stiqueue.errors import InvalidRequest, LeaseStale, NotSupported
+from stiqueue.limits import count_of, suffixed
+from stiqueue.message import (
+    DEAD_ATTEMPTS_HEADER,
+    DEAD_QUEUE_HEADER,
+    DEAD_REASON_HEADER,
+    DEAD_SUFFIX,
+    Batch,
+    Delivered,
+    PeekQuery,
+    Settlement,
+    State,
+    Subscription,
+)
+
+PURGE_PREFETCH = 2_000
+REDRIVE_PREFETCH = 100
+
+
+async def purge(session: Session[Any], /, *, queue: str | None = None, state: State = State.READY) -> int:
+    """Drop every message of a queue in one state; return how many. Leased messages stay.
+
+    So do ready messages that wait for another of their key.
+
+    Args:
+        queue: the queue; default: the client's.
+        state: `State.READY`, `State.DELAYED`, or `State.ALL` for both.
+
+    Raises:
+        InvalidRequest: another state.
+        NotSupported: delayed messages of a server that keeps its messages in a cluster.
+    """
+    name = session.options.queue_of(queue)
+    if state not in (State.READY, State.DELAYED, State.ALL):
+        raise InvalidRequest(f"state: {state!r} cannot be purged; write State.READY, State.DELAYED or State.ALL")
+    # Delayed ones first: those that become ready meanwhile are then dropped as ready ones.
+    dropped = await _purge_delayed(session, name) if state is not State.READY else 0
+    return dropped + (await _purge_ready(session, name) if state is not State.DELAYED else 0)
+
+
+async def _purge_ready(session: Session[Any], queue: str) -> int:
+    feed = Feed(session, Subscription(queue, PURGE_PREFETCH, no_ack=True, wait=0.0, consumer=session.options.consumer))
+    dropped = 0
+    try:
+        while (messages := await feed.next()) is not None:
+            dropped += len(messages)
+    finally:
+        await feed.leave()
+    return dropped
+
+
+async def _purge_delayed(session: Session[Any], queue: str) -> int:
+    """Drop delayed messages by their ids, some at a time, because a stream delivers ready ones only."""
+    query = PeekQuery(queue, PURGE_PREFETCH, 0, State.DELAYED)
+    dropped = 0
+    while page := await session.connected().peek(query, session.options.timeout):
+        gone = await cancel(session, *(message.id for message in page), queue=queue)
+        if not gone:  # consumers took what has become ready meanwhile
+            break
+        dropped += gone
+    return dropped
+
+
+async def redrive(
+    session: Session[Any], /, n: int = 0, *, queue: str | None = None, ids: Iterable[int] | None = None
+) -> int:
+    """Move up to `n` (0: all) dead letters of a queue back to where they came from; return how many.
+
+    With `ids` only those dead letters, by their ids in the dead letter queue; those that a consumer holds stay.
+
+    Enqueues each and acks its dead letter in one step (on a cluster: in two), under a `request_id` derived from the
+    dead letter's id, so that a crash neither loses nor doubles one. Goes on when the connection is lost.
+    """
+    options = session.options
+    name = options.queue_of(queue)
+    most = count_of(n)
+    asked = Subscription(
+        suffixed(name, DEAD_SUFFIX),
+        REDRIVE_PREFETCH,
+        max_messages=most,
+        wait=0.0,
+        consumer=options.consumer,
+        concurrency=1,
+    )
+    moved = 0
+    for feed in [Feed(session, asked)] if ids is None else each_feed(session, asked.queue, ids):
+        try:
+            while (messages := await feed.next()) is not None:
+                for message in messages:
+                    moved += await _revive(session, _revived(message, name))
+                    if moved == most > 0:  # after a lost stream, the next would bring as many again
+                        return moved
+        finally:
+            await feed.leave()
+    return moved
+
+
+async def _revive(session: Session[Any], batch: Batch) -> bool:
+    """Enqueue and ack in one step where the server can.
+
+    Returns:
+        False: the lease was lost with the connection; the server delivers the dead letter again.
+    """
+    transport, timeout = session.connected(), session.options.timeout
+    try:
+        await transport.enq(batch, timeout)
+    except LeaseStale:
+        return False
+    except NotSupported:
+        await transport.enq(batch._replace(ack_lease_ids=()), timeout)
+        return not await transport.settle(Settlement(batch.ack_lease_ids), timeout)
+    return True
+
+
+def _revived(message: Delivered, queue: str) -> Batch:
+    """Return a request that enqueues a dead letter of `queue` where it came from, and acks it."""
+    headers = dict(message.headers)
+    origin = headers.pop(DEAD_QUEUE_HEADER, queue)
+    if origin == suffixed(
+        queue, DEAD_SUFFIX
+    ):  # it died in the dead letter queue: going back there it would be redriven for ever
+        origin = queue
+    headers.pop(DEAD_REASON_HEADER, None)
+    headers.pop(DEAD_ATTEMPTS_HEADER, None)
+    return Batch(
+        origin,
+        [message.body],
+        f"redrive-{message.id}-{message.enqueue_time_ms}",
+        message.priority,
+        headers=headers,
+        ack_lease_ids=[message.lease_id],
+        key=message.key,
+    )

@@ -1,0 +1,1 @@
+"""How a client waits: blocking a thread, or suspending a task."""

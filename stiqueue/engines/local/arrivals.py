@@ -1,0 +1,217 @@
+"""New messages: checked, numbered, and put into their queue, at once or once the log has them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from stiqueue.engines.bounds import Quota
+from stiqueue.engines.clock import Clock
+from stiqueue.engines.local.change import Change, Insert, LaneName
+from stiqueue.engines.local.consumer import Queue, Wakes, call
+from stiqueue.engines.local.dispatch import Dispatch
+from stiqueue.engines.local.leases import Owned
+from stiqueue.engines.local.log import KeptRequest, Log
+from stiqueue.engines.local.queues import Queues
+from stiqueue.engines.local.recorder import freeing, removals
+from stiqueue.engines.local.settlements import Settlements
+from stiqueue.errors import StiQueueError
+from stiqueue.limits import headers_size
+from stiqueue.message import NO_HEADERS, Batch, Durability, Receipt
+from stiqueue.rules.entry import Properties
+from stiqueue.rules.later import Answer
+from stiqueue.rules.recent import Recent, pack_ids, unpack_ids
+from stiqueue.rules.run import Run
+
+A = TypeVar("A", bound=Answer[Receipt])
+
+
+class Arrivals:
+    """Takes in the messages of one engine. Thread-safe."""
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        clock: Clock,
+        quota: Quota,
+        queues: Queues,
+        dispatch: Dispatch,
+        settlements: Settlements,
+        log: Log | None,
+    ) -> None:
+        """Put messages into `queues`, and into `log` if there is one; `lock` is the engine's."""
+        self._lock = lock
+        self._clock = clock
+        self._quota = quota
+        self._queues = queues
+        self._dispatch = dispatch
+        self._settlements = settlements
+        self._log = log
+        self._durability = Durability.MEMORY if log is None else log.durability
+        self._recent: Recent[int | list[Answer[Receipt]]] = Recent(clock.monotonic())
+        """Results by request id: packed ids, or until these are safe the answers to give, the first to the first."""
+
+    def restore(self, requests: list[KeptRequest], now: float) -> None:
+        """Remember requests that a log has. The lock is held."""
+        for queue, request_id, first_id, count in requests:
+            self._recent.remember(queue, request_id, pack_ids(first_id, count), now)
+
+    def submit(self, batch: Batch, later: Callable[[], A]) -> Receipt | A:
+        """Enqueue, see `stiqueue.rules.engine.Engine.enq`; with a log, return what `later` makes, which is answered."""
+        number = len(batch.bodies)
+        headers_bytes = headers_size(batch.headers) if batch.headers else 0
+        size = sum(map(len, batch.bodies)) + number * headers_bytes
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        properties = Properties(
+            int(wall * 1000),
+            batch.priority,
+            batch.headers or NO_HEADERS,
+            headers_bytes,
+            None if batch.ttl is None else now + batch.ttl,
+            None if batch.ttl is None else int((wall + batch.ttl) * 1000),
+            batch.key,
+            batch.unique_key,
+        )
+        woken: Wakes = []
+        with self._lock:
+            self._queues.check_open()
+            known = self._recent.get(batch.queue, batch.request_id, now) if batch.request_id else None
+            if known is not None:
+                if isinstance(known, int):
+                    return Receipt(*unpack_ids(known), True, self._durability)
+                known.append(repeated := later())
+                return repeated
+            queue = self._queues.open(batch.queue)
+            acked = self._dispatch.leases.held(batch.ack_lease_ids) if batch.ack_lease_ids else {}
+            if queue.ttl is not None and batch.ttl is None:
+                expires_ms = int((wall + queue.ttl) * 1000)
+                properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
+            same = _holder(queue, batch.unique_key, acked, now) if batch.unique_key else None
+            writing = None if same is None else queue.writing.get(same)
+            answer: Receipt | A
+            if writing is not None:  # whether there will be another is not known yet
+                answer = waiting = later()
+                writing.append(lambda: self._submit_again(batch, waiting))
+            elif same is not None:
+                receipt = answer = Receipt(same, 1, True, self._durability)
+                if self._log is not None and (acked or batch.request_id):
+                    answer = waiting = later()
+                    self._append(self._log, batch, queue, None, 0, receipt, waiting, acked, now, woken)
+                else:
+                    self._take_in(batch, queue, None, 0, receipt, acked, now, woken)
+            else:
+                self._quota.check(queue, self._queues.each(), number, size)
+                if self._log is not None:
+                    self._log.check(LaneName(batch.queue, batch.priority, batch.key))
+                run = Run(queue.reserve(number), batch.bodies, properties)
+                if batch.unique_key:
+                    queue.backlog.uniques.claim(run.first_id, properties)
+                receipt = answer = Receipt(run.first_id, number, False, self._durability)
+                if self._log is None:
+                    self._take_in(batch, queue, run, size, receipt, acked, now, woken)
+                else:
+                    answer = waiting = later()
+                    self._append(self._log, batch, queue, run, size, receipt, waiting, acked, now, woken)
+        call(woken)
+        return answer
+
+    def _submit_again(self, batch: Batch, answer: Answer[Receipt]) -> None:
+        """Enqueue once it is known whether there is another message with its unique key. Called on the log's thread."""
+        try:
+            receipt = self.submit(batch, lambda: answer)
+        except StiQueueError as error:
+            answer.set_exception(error)
+        else:
+            if isinstance(receipt, Receipt):
+                answer.set_result(receipt)
+
+    def _take_in(
+        self,
+        batch: Batch,
+        queue: Queue,
+        run: Run | None,
+        size: int,
+        receipt: Receipt,
+        acked: Owned,
+        now: float,
+        woken: Wakes,
+    ) -> None:
+        """Take in new messages, if there are any, and ack leases, in memory alone."""
+        if run is not None:
+            queue.backlog.unheld.add(run, size, now + batch.delay if batch.delay else None)
+        if batch.request_id:
+            self._recent.remember(batch.queue, batch.request_id, pack_ids(*receipt[:2]), now)
+        settled = self._settlements.finish_each(acked, now, woken) if acked else {}
+        self._dispatch.after({queue: None, **settled} if settled else (queue,), now, woken)
+
+    def _append(
+        self,
+        log: Log,
+        batch: Batch,
+        queue: Queue,
+        run: Run | None,
+        size: int,
+        receipt: Receipt,
+        answer: Answer[Receipt],
+        acked: Owned,
+        now: float,
+        woken: Wakes,
+    ) -> None:
+        """Write new messages, if there are any, which join the queue once that is safe, and that leases are `acked`."""
+        answers = [answer]
+        others: list[Callable[[], None]] = []
+        due = now + batch.delay if batch.delay else None
+        due_ms = int((self._clock.wall() + batch.delay) * 1000) if batch.delay else None
+        if run is not None:
+            queue.expect(len(run), size)
+            if batch.unique_key:
+                queue.writing[run.first_id] = others
+        if batch.request_id:
+            self._recent.remember(batch.queue, batch.request_id, answers, now)
+
+        def then(error: StiQueueError | None, now: float, woken: Wakes) -> Sequence[Queue]:
+            freed = () if free is None else free(error, now, woken)
+            if run is not None and due_ms is not None and error is None:
+                queue.due_ms.update(dict.fromkeys(run.ids, due_ms))
+            if batch.request_id and error is None:
+                self._recent.remember(batch.queue, batch.request_id, pack_ids(*receipt[:2]), now)
+            elif batch.request_id:
+                self._recent.forget(batch.queue, batch.request_id)
+            if run is None:
+                return freed
+            if batch.unique_key:
+                del queue.writing[run.first_id]
+                if error is not None:
+                    queue.backlog.uniques.free(run.first_id, run.properties)
+            queue.arrived(run, size, due, error is None)
+            return queue, *freed
+
+        def tell(error: StiQueueError | None) -> None:
+            for number, each in enumerate(answers):
+                if error is not None:
+                    each.set_exception(error)
+                else:
+                    each.set_result(receipt._replace(duplicate=True) if number else receipt)
+            for other in others:
+                other()
+
+        settled = self._settlements.finish_each(acked, now, woken) if acked else {}
+        free = freeing(settled)
+        log.append(
+            Change(
+                inserts=[] if run is None else [Insert(batch.queue, run, size, due_ms)],
+                removes=removals(settled),
+                request=(batch.queue, batch.request_id, *receipt[:2]) if batch.request_id else None,
+                then=then,
+                tell=tell,
+            )
+        )
+        self._dispatch.after(settled, now, woken)
+
+
+def _holder(queue: Queue, unique_key: str, acked: Owned, now: float) -> int | None:
+    """Return the id of the message in `queue` that has a unique key, but for those `acked`; None: there is none."""
+    done = {lease.id for consumer, leases in acked.items() if consumer.queue is queue for lease in leases}
+    return queue.backlog.uniques.holder(unique_key, now, done)

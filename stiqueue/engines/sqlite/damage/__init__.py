@@ -1,0 +1,1 @@
+"""Damaged data files: detecting the damage, and salvaging readable messages."""

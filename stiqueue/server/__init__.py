@@ -1,0 +1,1 @@
+"""The gRPC server: RPCs, streams, probes, logs and metrics."""

@@ -1,0 +1,1 @@
+"""Access control: tokens, rights and certificates."""

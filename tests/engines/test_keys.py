@@ -1,0 +1,208 @@
+"""Keys of a data file: strands that are longer than memory, restarts, and files from before there were keys."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from collections import defaultdict, deque
+from concurrent.futures import Future
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from stiqueue.engines.local.change import LaneName
+from stiqueue.engines.sqlite.log import SqliteLog
+from stiqueue.engines.sqlite.schema import SCHEMA_VERSION
+from stiqueue.message import Batch, Outcome, PeekQuery, Receipt, Settlement, State, Subscription
+from stiqueue.rules import key_window
+from stiqueue.rules.lane import Window
+from stiqueue.rules.lease import Lease
+
+from .desk import PATIENCE, ack, bodies, drain, enqueue, opened, take
+
+SMALL = Window(20, 1 << 20)
+
+
+@pytest.fixture
+def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_window, "KEY_MESSAGES", 5)
+    monkeypatch.setattr(key_window, "PAGES", (4, 2, 1))
+    monkeypatch.setattr(key_window, "AHEAD", 3)
+
+
+@pytest.mark.usefixtures("_little_memory")
+@pytest.mark.parametrize("number", range(10))
+def test_a_queue_longer_than_memory_keeps_the_order_of_each_key(tmp_path: Path, number: int) -> None:
+    """Keys and priorities in batches, several consumers, messages given back, restarts: what must hold for each key."""
+    chance = random.Random(number)
+    waiting: defaultdict[str, deque[int]] = defaultdict(deque)
+    path = tmp_path / "queue.db"
+    for life in range(3):
+        with opened(path, sync=False, window=SMALL) as engine:
+            for _ in range(40):
+                key, size = chance.choice(["", "a", "b", "c", "d", "e"]), chance.randrange(1, 15)
+                first = enqueue(engine, *[b"x"] * size, key=key).first_id
+                waiting[key].extend(range(first, first + size))
+            shown = [each for chunk in engine.peek_now(PeekQuery("default")) for each in chunk]
+            assert [each.entry.id for each in shown] == sorted(chain(*waiting.values()))
+            consumers = [engine.subscribe(Subscription("default", prefetch=size, wait=0.0)) for size in (1, 2, 7)]
+            held: dict[str, Lease] = {}
+            rounds = 150 if life < 2 else 100_000
+            while rounds and consumers:
+                rounds -= 1
+                consumer = chance.choice(consumers)
+                given = consumer.take()
+                if given is None:
+                    consumers.remove(consumer)
+                    if any(waiting.values()):
+                        consumers.append(engine.subscribe(Subscription("default", prefetch=3, wait=0.0)))
+                for lease in given or ():
+                    key = lease.key
+                    if key:
+                        assert key not in {each.key for each in held.values()}, "two at a time"
+                        assert waiting[key][0] == lease.id, "out of order"
+                    held[lease.lease_id] = lease
+                if held and (not given or chance.random() < 0.5):
+                    lease = held.pop(chance.choice(list(held)))
+                    back = chance.random() < 0.2
+                    settlement = Settlement([lease.lease_id], Outcome.REQUEUE if back else Outcome.ACK)
+                    answer = engine.settle_now(settlement)
+                    assert (answer if isinstance(answer, list) else answer.result(PATIENCE)) == []
+                    if not back:
+                        waiting[lease.key].remove(lease.id)
+                elif not given:
+                    engine.flush().result(PATIENCE)
+            (counts,) = engine.counts_now(["default"])
+            assert counts.ready + counts.leased == sum(map(len, waiting.values()))
+    assert not any(waiting.values())
+    assert not held
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_what_waits_behind_a_busy_key_does_not_hold_up_another(tmp_path: Path) -> None:
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        enqueue(engine, *[b"busy"] * 500, key="busy")
+        enqueue(engine, b"free", key="free")
+        enqueue(engine, b"none")
+        assert bodies(take(engine, 3)) == [b"busy", b"free", b"none"]
+        assert engine.counts_now(["default"])[0].blocked == 499
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        assert [lease.body for lease in take(engine, 3)] == [b"busy", b"free", b"none"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("blocked", [20_000, pytest.param(1_000_000, marks=pytest.mark.soak)])
+def test_a_free_key_behind_many_blocked_messages_of_a_data_file(tmp_path: Path, blocked: int) -> None:
+    with opened(tmp_path / "queue.db", sync=False) as engine:
+        for _ in range(blocked // 1_000):
+            engine.submit(Batch("default", [b"busy"] * 1_000, key="busy"))
+        enqueue(engine, b"free", b"blocked", key="free")
+        assert bodies(take(engine, 2)) == [b"busy", b"free"]
+    with opened(tmp_path / "queue.db", sync=False) as engine:
+        assert bodies(take(engine, 2)) == [b"busy", b"free"]
+        (counts,) = engine.counts_now(["default"])
+        assert (counts.leased, counts.ready, counts.blocked) == (2, blocked, blocked)
+        in_memory = [strand.in_memory for strand in engine._queues.open("default").backlog.ready.strands.values()]
+        assert sum(in_memory) <= key_window.PAGES[0] + 1, "no more than a page was read of each key"
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_key_is_read_by_priority(tmp_path: Path) -> None:
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        for priority in (0, 9, 3):
+            enqueue(engine, *[b"%d" % priority] * 30, key="a", priority=priority)
+        assert bodies(drain(engine)) == [b"9"] * 30 + [b"3"] * 30 + [b"0"] * 30
+
+
+def test_a_key_that_was_given_back_with_a_delay_is_held_up_after_a_restart(tmp_path: Path) -> None:
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        enqueue(engine, b"1", b"2", key="a")
+        enqueue(engine, b"later", key="b", delay=1_000.0)
+        enqueue(engine, b"b", key="b")
+        (lease,) = take(engine, 2)[:1]
+        engine.settle_now(Settlement([lease.lease_id], Outcome.REQUEUE, 1_000.0))
+    for _ in range(2):
+        with opened(tmp_path / "queue.db", window=SMALL) as engine:
+            (counts,) = engine.counts_now(["default"])
+            assert (counts.ready, counts.delayed, counts.blocked) == (2, 2, 1)
+            assert bodies(take(engine, 1)) == [b"b"]
+            shown = [each for chunk in engine.peek_now(PeekQuery("default", state=State.DELAYED)) for each in chunk]
+            assert all(each.ready_time_ms > 0 for each in shown)
+
+
+def test_the_next_of_a_key_waits_until_the_one_before_is_written(tmp_path: Path) -> None:
+    """A crash before that would bring it back after the next one had been delivered."""
+    gate = threading.Event()
+    with opened(tmp_path / "queue.db") as engine:
+        enqueue(engine, b"1", b"2", key="a")
+        enqueue(engine, b"3", b"4", key="b")
+        first, other = take(engine, 2)
+        log = engine._log
+        assert isinstance(log, SqliteLog)
+        try:
+            log.journal.load(LaneName("default", 0), 0, 0, lambda rows: gate.wait(PATIENCE) and None)
+            answer = engine.settle_now(Settlement([first.lease_id]))
+            dead = engine.settle_now(Settlement([other.lease_id], Outcome.DEAD_LETTER))
+            (counts,) = engine.counts_now(["default"])
+            assert (counts.leased, counts.blocked) == (0, 2)
+        finally:
+            gate.set()
+        assert isinstance(answer, Future)
+        assert isinstance(dead, Future)
+        assert (answer.result(PATIENCE), dead.result(PATIENCE)) == ([], [])
+        (counts,) = engine.counts_now(["default"])
+        assert (counts.leased, counts.blocked) == (2, 0), "handed to the consumer that waits"
+
+
+def test_a_unique_key_is_known_after_a_restart_until_its_message_is_done(tmp_path: Path) -> None:
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        first = enqueue(engine, b"1", unique_key="u", headers={"a": "b"})
+        enqueue(engine, b"other", unique_key="v")
+        again = enqueue(engine, b"2", unique_key="u", request_id="r")
+        assert (again.first_id, again.duplicate) == (first.first_id, True)
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        again = enqueue(engine, b"3", unique_key="u")
+        assert (again.first_id, again.duplicate) == (first.first_id, True)
+        (lease, _) = take(engine, 2)
+        assert (lease.unique_key, lease.headers) == ("u", {"a": "b"})
+        assert ack(engine, [lease]) == []
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        repeated = enqueue(engine, b"2", unique_key="u", request_id="r")
+        assert (repeated.first_id, repeated.duplicate) == (first.first_id, True), "answered as the first time"
+        new = enqueue(engine, b"4", unique_key="u")
+        assert not new.duplicate
+        assert bodies(drain(engine)) == [b"other", b"4"]
+
+
+def test_of_two_that_come_together_one_is_enqueued(tmp_path: Path) -> None:
+    """The second comes while the first is being written."""
+    with opened(tmp_path / "queue.db", window=SMALL) as engine:
+        answers = [engine.submit(Batch("default", [b"a"], unique_key="u")) for _ in range(5)]
+        receipts = [each if isinstance(each, Receipt) else each.result(PATIENCE) for each in answers]
+        assert [each.first_id for each in receipts] == [1] * 5
+        assert [each.duplicate for each in receipts] == [False, True, True, True, True]
+        assert len(drain(engine)) == 1
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_from_before_there_were_keys_is_taken_over(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "queue.db"
+    with opened(path) as engine:
+        enqueue(engine, b"1", headers={"a": "b"})
+        enqueue(engine, b"2", priority=3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("DROP INDEX unique_keys")
+        if version < 2:
+            db.execute("DROP TABLE setting")
+        db.execute(f"PRAGMA user_version = {version}")
+    for life in range(2):
+        with opened(path) as engine:
+            enqueue(engine, b"new", key="k", unique_key=f"u{life}")
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with opened(path) as engine:
+        assert bodies(drain(engine)) == [b"2", b"1", b"new", b"new"]
