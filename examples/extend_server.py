@@ -79,7 +79,7 @@ class RevServer(SQServer):
 
 
 class CallLog(grpc.aio.ServerInterceptor):
-    """Logs the name of every call, ours included."""
+    """Logs the name of every call, those of StiQueue included. A pipe is one call, whatever it carries."""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         logging.getLogger("stiqueue").info("call of %s", handler_call_details.method)

@@ -9,22 +9,9 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
+	"stiqueue.example/connect"
 	"stiqueue.example/queue"
 )
-
-// retries lets gRPC repeat a call while the server is away. Each request has an id, so a repetition enqueues nothing
-// twice.
-const retries = `{"methodConfig": [{
-	"name": [{"service": "stiqueue.v1.QueueService", "method": "Enq"}],
-	"waitForReady": true,
-	"retryPolicy": {
-		"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
-	}
-}]}`
 
 func main() {
 	if len(os.Args) != 4 {
@@ -34,8 +21,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	connection, err := grpc.NewClient(os.Args[1],
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(retries))
+	connection, err := connect.Dial(os.Args[1])
 	if err != nil {
 		log.Fatal(err)
 	}

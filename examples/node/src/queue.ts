@@ -1,6 +1,7 @@
 // The client of the service, made of the proto when the program starts.
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 export interface Message {
@@ -8,6 +9,7 @@ export interface Message {
   leaseId: string;
   body: Buffer;
   attempt: number;
+  headers: Record<string, string>;
 }
 
 const proto = fileURLToPath(new URL("../../../proto/stiqueue/v1/queue.proto", import.meta.url));
@@ -33,9 +35,29 @@ const retries = {
   ],
 };
 
+// The environment says how to connect, as for the command stiqueue: STIQUEUE_TLS_CA is a PEM file with the server's
+// authority, STIQUEUE_TOKEN the token. Without the first, the connection is not encrypted, and a token is refused.
+function credentials(): grpc.ChannelCredentials {
+  const { STIQUEUE_TLS_CA: authority, STIQUEUE_TOKEN: token } = process.env;
+  if (!authority) {
+    if (token) throw new Error("a token needs STIQUEUE_TLS_CA: it must not travel unencrypted");
+    return grpc.credentials.createInsecure();
+  }
+  const encrypted = grpc.credentials.createSsl(readFileSync(authority));
+  if (!token) return encrypted;
+  const metadata = new grpc.Metadata();
+  metadata.set("authorization", `Bearer ${token}`);
+  const bearer = grpc.credentials.createFromMetadataGenerator((_, done) => done(null, metadata));
+  return grpc.credentials.combineChannelCredentials(encrypted, bearer);
+}
+
 export function connect(target: string): Client {
-  return new service(target, grpc.credentials.createInsecure(), {
+  return new service(target, credentials(), {
     "grpc.service_config": JSON.stringify(retries),
+    // Nothing else notices a server that vanished without a word.
+    "grpc.keepalive_time_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 3_000,
+    "grpc.keepalive_permit_without_calls": 1,
   });
 }
 

@@ -1,7 +1,8 @@
 //! Enqueues numbered messages: producer HOST:PORT QUEUE COUNT
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use stiqueue_example::{arguments, connect, EnqRequest, Failure};
-use tonic::Code;
+use std::time::{SystemTime, UNIX_EPOCH};
+use stiqueue_example::{arguments, connect, is_passing, longer, within, EnqRequest, Failure};
+
+const TRIES: u32 = 6;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -17,13 +18,15 @@ async fn main() -> Result<(), Failure> {
             request_id: format!("{run}-{number}"),
             ..Default::default()
         };
-        let mut tries = 5;
-        while let Err(status) = client.enq(request.clone()).await {
-            tries -= 1;
-            if tries == 0 || status.code() != Code::Unavailable {
+        let (mut tries, mut pause) = (1, None);
+        while let Err(status) = client.enq(within(request.clone())).await {
+            if tries == TRIES || !is_passing(&status) {
                 return Err(status.into()); // not confirmed
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tries += 1;
+            let wait = longer(pause);
+            pause = Some(wait);
+            tokio::time::sleep(wait).await;
         }
     }
     println!("enqueued {count}");
