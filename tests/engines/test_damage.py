@@ -19,6 +19,7 @@ import pytest
 from support.waiting import until
 
 from stiqueue.engines.opening import open_engine
+from stiqueue.engines.sqlite import space
 from stiqueue.engines.sqlite.claim import Mark
 from stiqueue.engines.sqlite.damage import checking
 from stiqueue.engines.sqlite.damage.pages import PageFile
@@ -306,6 +307,27 @@ def test_a_torn_header_of_a_log_that_is_in_the_file_is_no_damage(path: Path) -> 
     overwrite(log(copy), 16, b"torn")
     assert accepted(copy) == ALL | {IN_ALL + 1}
     assert not list(copy.parent.glob("copy.db.damaged*"))
+
+
+def test_a_torn_header_of_a_log_is_no_damage_after_the_file_shrank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log still has pages that were given back to the disk, which no file can have."""
+    path = tmp_path / "stiqueue.db"
+    monkeypatch.setattr(space, "KEPT_PAGES", 100_000)
+    with opened(path) as engine:
+        enqueue(engine, *(b"x" * 3_000 for _ in range(1_600)), b"last")
+        ack(engine, take(engine, 1_600))
+    store = Store(path)
+    for _ in range(10):
+        store.shrink(100)
+    store.checkpoint()
+    copy = as_killed(path, tmp_path / "copy.db")
+    store.close()
+    assert max(scan(log(copy)).pages) > copy.stat().st_size // PAGE_SIZE
+    overwrite(log(copy), 16, b"torn")
+    with opened(copy) as engine:
+        assert [lease.body for lease in drain(engine)] == [b"last"]
 
 
 def test_17_after_a_failed_sync_the_file_is_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def committed(data: bytes) -> Iterator[Frame]:
         return
     if not whole and sum(_is_sound(data, size, n, ">") for n in range(1, min(4, len(heads)))):
         order = ">"
-    salts = header[4:6] if whole else _newest(heads)
+    salts = header[4:6] if whole else _newest(data, size, heads, order)
     ends = [n for n, head in enumerate(heads) if head[1] and head[2:4] == salts]
     for n, head in enumerate(heads[: ends[-1] + 1] if ends else ()):
         # A frame between frames of the newest use belongs to it, even if its salts are damaged.
@@ -124,16 +124,21 @@ def committed(data: bytes) -> Iterator[Frame]:
 def is_in_file(path: Path, log: Path) -> bool:
     """Return whether the data file has every page of its log, so that nothing is lost with the log.
 
-    This is so if a new use of the log begins with a torn header: the whole log was copied to the file before.
+    This is so if a new use of the log begins with a torn header: the whole log was copied to the file before. Pages
+    behind the end of the file in its last transaction were given back and are not copied.
     """
     data = log.read_bytes()
     last: dict[int, int] = {}
+    count = 0
     for frame in committed(data):
         if not frame.sound:
             return False
         last[frame.page] = frame.start
+        count = frame.size or count
     with path.open("rb") as file:
         for page, start in last.items():
+            if page > count:
+                continue
             file.seek((page - 1) * PAGE_SIZE)
             if file.read(PAGE_SIZE) != data[start : start + PAGE_SIZE]:
                 return False
@@ -150,10 +155,9 @@ def _is_sound(data: bytes, size: int, number: int, order: str) -> bool:
     return state == struct.unpack_from(">2I", data, start + 16)
 
 
-def _newest(heads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the salts of the newest use of a log with a damaged header: those of its first frames."""
-    salts = [head[2:4] for head in heads[:100]]
-    return max(dict.fromkeys(salts), key=salts.count)
+def _newest(data: bytes, size: int, heads: Sequence[tuple[int, ...]], order: str) -> tuple[int, ...]:
+    """Return the salts of the newest use of a log with a damaged header: those of its first sound frame."""
+    return next((head[2:4] for n, head in enumerate(heads) if _is_sound(data, size, n, order)), heads[0][2:4])
 
 
 def _commits_by_shape(data: bytes) -> int:
