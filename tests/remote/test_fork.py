@@ -209,6 +209,62 @@ assert failed
     assert client.peek() == b"before,of the child"
 
 
+def test_the_first_channel_is_made_before_enq_soon_returns(server: SQServer, client: SQClient) -> None:
+    """gRPC prepares for no fork that begins while another thread makes its first channel."""
+    run(
+        server,
+        """
+import grpc
+makers = []
+make = grpc.insecure_channel
+def noting(*args, **options):
+    makers.append(threading.current_thread())
+    return make(*args, **options)
+grpc.insecure_channel = noting
+client.enq_soon("a")
+assert makers == [threading.main_thread()]
+assert child(lambda: client.enq("b")) == 0
+client.flush()
+""",
+    )
+    assert sorted(client.peek().split(b",")) == [b"a", b"b"]
+
+
+def test_the_first_channel_waits_for_a_fork_in_progress(server: SQServer, client: SQClient) -> None:
+    done = run_python(
+        """
+import os, sys, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+def late():
+    caller.start()
+    caller.join(0.3)
+    assert not makers
+os.register_at_fork(before=late)  # so it runs last
+import grpc
+from stiqueue import SQClient
+makers = []
+make = grpc.insecure_channel
+def noting(*args, **options):
+    makers.append(threading.current_thread())
+    return make(*args, **options)
+grpc.insecure_channel = noting
+client = SQClient(port=int(sys.argv[1]))
+caller = threading.Thread(target=client.enq, args=["of the parent"])
+pid = os.fork()
+if pid == 0:
+    client.enq("of the child")
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+caller.join()
+assert makers == [caller]
+client.close()
+""",
+        server.port,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(client.peek().split(b",")) == [b"of the child", b"of the parent"]
+
+
 def test_grandchildren_work_too(server: SQServer, client: SQClient) -> None:
     run(
         server,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -13,7 +13,7 @@ import grpc
 
 from stiqueue.client.calls import forking
 from stiqueue.client.calls.endpoint import Endpoint
-from stiqueue.client.calls.gate import GATE, guard_again
+from stiqueue.client.calls.gate import GATE, guard_again, guards_again
 from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Source
 from stiqueue.wire import greenlets
 
@@ -178,8 +178,9 @@ class BlockingCalls:
         greenlets.check("SQClient")
         opening = object()
         # Do not wait for a fork in progress: the caller holds a lock that gRPC's own threads take too. Once those have
-        # stopped, the fork checks again for threads inside.
-        with GATE.let_in():
+        # stopped, the fork checks again for threads inside. Before the first channel there are no such threads, and
+        # there is no second check.
+        with GATE.let_in() if guards_again() else nullcontext():
             try:
                 GATE.enter(opening)
                 channel: grpc.Channel = endpoint.channel(grpc)

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
@@ -179,13 +178,23 @@ def _guard() -> None:
         os.register_at_fork(before=GATE.close, after_in_parent=GATE.open, after_in_child=GATE.reset)
 
 
-@cache
+_guards_again = False
+
+
+def guards_again() -> bool:
+    """Whether each fork closes the gate once more, after gRPC has stopped its threads: from the first channel on."""
+    return _guards_again
+
+
 def guard_again() -> None:
-    """Close the gate before gRPC's own preparation of each fork. To be called after gRPC made its first channel.
+    """Close the gate before gRPC's own preparation of each fork, too. To be called after gRPC made its first channel.
 
     gRPC registers its functions then, and those registered last run first before a fork, and last after it.
     """
-    _guard()
+    global _guards_again
+    if not _guards_again:
+        _guards_again = True
+        _guard()
 
 
 _guard()  # before there is a channel: a child hangs if another thread of its parent was making the first one

@@ -64,12 +64,20 @@ T = TypeVar("T")
 
 
 class GrpcTransport:
-    """The five operations over gRPC; see `Transport`. Connects on first use, further connections as streams need."""
+    """The five operations over gRPC; see `Transport`. Opens further connections as streams need them."""
 
     def __init__(
         self, endpoint: Endpoint, make_calls: Callable[[], Calls], options: Options, concurrency: Concurrency
     ) -> None:
-        """Reach the server at `endpoint`."""
+        """Reach the server at `endpoint`.
+
+        Makes the first channel in this thread. In another one that might happen during a `fork` of this one, and gRPC
+        would not have prepared for that.
+
+        Raises:
+            InvalidRequest: a file of `tls` cannot be read.
+            NotSupported: gRPC does not work in this process.
+        """
         self._endpoint = endpoint
         self.reaches = str(endpoint)
         self._logger = options.logger
@@ -79,6 +87,7 @@ class GrpcTransport:
         way = f"{endpoint}{endpoint.detour}"
         self._sender = Sender(concurrency, self._connections, self._closed, self._why, way, options.logger)
         self.ack_soon = self._sender.ack_soon
+        self._connections.check()
 
     async def enq(self, batch: Batch, timeout: float) -> Receipt:
         limits.check_batch(batch, ANY_SIZE)

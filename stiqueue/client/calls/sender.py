@@ -111,8 +111,6 @@ class Sender:
             Avoided: make a call of it, unchanged.
             Unavailable: there was no answer in time; the outcome is unknown.
         """
-        if self._call is None:
-            self._connections.check()  # raises here: the companion could tell nobody
         reply = _Reply(self._concurrency.turn())
         item = Item(request, kind, reply, tries)
         self._outbox.put(item)
