@@ -99,7 +99,6 @@ def without_what_varies(text: str, response: str) -> Any:
     return reduced(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
 
-@pytest.mark.timeout(120)
 def test_the_commands_for_a_shell_do_what_is_shown(tool: str, durable: SQServer) -> None:
     for rpc in "Enq", "Cnt", "Peek":
         words, told = shown(f"/{rpc}")

@@ -15,7 +15,7 @@ from stiqueue import InvalidRequest, Message, SQClient, SQServer, Unavailable
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = (4 << 20) - (16 << 10)
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def test_the_program_that_needs_no_change(

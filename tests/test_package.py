@@ -38,7 +38,6 @@ def sources(pattern: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_the_wheel_has_the_package_with_stubs_types_and_licence(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -53,7 +52,6 @@ def test_the_wheel_has_the_package_with_stubs_types_and_licence(built: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_the_sdist_has_the_protocol_and_the_tests_as_well(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -71,7 +69,6 @@ def install(directory: Path, package: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(sys.platform == "win32", reason="names of paths")
 def test_a_plain_install_brings_a_command_that_works(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
@@ -84,7 +81,6 @@ def test_a_plain_install_brings_a_command_that_works(built: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(sys.platform == "win32", reason="names of paths")
 def test_what_a_server_needs_is_light(built: Path, tmp_path: Path) -> None:
     found = re.search(r"--editable '\.(\[[a-z,]+\])'", (ROOT / "scripts/serve").read_text())

@@ -22,7 +22,7 @@ from support.ports import free_port
 from stiqueue import QueueFull, SQClient, SQServer, State, StoreInUse, Unavailable
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a process may take to start, or a call that must succeed, on a busy machine."""
 
 ENVIRONMENT = {name: text for name, text in os.environ.items() if not name.startswith("STIQUEUE_")}

@@ -20,7 +20,7 @@ from stiqueue.wire.status import to_wire
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 PAGES = README + (ROOT / "docs/options.md").read_text()
 EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?```python\n(.*?)```\n\n```text\n(.*?)```", PAGES, re.M | re.S)

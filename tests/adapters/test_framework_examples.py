@@ -15,7 +15,6 @@ from stiqueue import SQServer
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("program", "printed"),
     [

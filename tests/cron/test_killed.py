@@ -189,7 +189,6 @@ def simulate(server: ClockedServer, clock: FakeClock, directory: Path, days: int
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_each_second_comes_once_for_20_seconds(tmp_path: Path) -> None:
     run_for(20, tmp_path)
 

@@ -13,7 +13,7 @@ from stiqueue.engines.opening import open_engine
 from stiqueue.message import Batch, Receipt, Settlement, Subscription
 from stiqueue.rules.lease import Lease
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a write may take on a busy machine."""
 PARTS = ("", "-wal", "-mark")
 """What of a data file survives a kill."""

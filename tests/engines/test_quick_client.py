@@ -25,7 +25,6 @@ SENT: list[tuple[bytes, dict[str, str] | None]] = [
 ]
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("is_quick", [True, False], ids=["short way", "usual way"])
 def test_all_that_is_sent_is_heard_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_quick: bool) -> None:
     if not is_quick:  # as if nats-py did not call what is overridden

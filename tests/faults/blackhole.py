@@ -47,7 +47,7 @@ class Network:
         """Lay the wire."""
         self._far = subprocess.Popen(["unshare", "--net", "sleep", "600"])
         namespace = Path(f"/proc/{self._far.pid}/ns/net")
-        wait_until(lambda: namespace.readlink() != Path("/proc/self/ns/net").readlink(), 10, "a far namespace")
+        wait_until(lambda: namespace.readlink() != Path("/proc/self/ns/net").readlink(), 30, "a far namespace")
         self.far = ["nsenter", f"--net={namespace}"]
         """What to put before a command that is to run at the far end."""
         _run(["ip", "link", "set", "lo", "up"])

@@ -21,7 +21,7 @@ def kill_again_and_again(
     senders = [run.client("produce", f"p{n}", "--batch", 100, "--rate", rate, "--via", via) for n in range(producers)]
     role = "client" if via == "client" else "consume"
     takers = [run.client(role, f"c{n}", *([] if via == "client" else ["--prefetch", 100])) for n in range(consumers)]
-    wait_until(lambda: run.counts().acked >= 100, 30, "load")
+    wait_until(lambda: run.counts().acked >= 100, 90, "load")
     longest = 0.0
     for _ in range(kills):
         time.sleep(run.random.uniform(0.05, 1.5))

@@ -115,7 +115,7 @@ class Nemesis:
         before = self._proxy.dropped
         self._run.inject.begins(self._proxy.name, "drop")
         self._proxy.set(Mode.DROP, *directions)
-        wait_until(lambda: self._proxy.dropped > before, 10.0, "bytes were dropped")
+        wait_until(lambda: self._proxy.dropped > before, 30, "bytes were dropped")
         self._run.inject.took_effect(self._proxy.name, "drop")
         time.sleep(self._run.random.uniform(0.5, 3.0))
         self._proxy.heal()
@@ -123,7 +123,7 @@ class Nemesis:
 
     def reset(self) -> None:
         """Every connection through the proxy is reset."""
-        wait_until(lambda: self._proxy.open > 0, 10.0, "connections to reset")
+        wait_until(lambda: self._proxy.open > 0, 30, "connections to reset")
         self._run.inject.begins(self._proxy.name, "reset")
         assert self._proxy.reset() > 0
         self._run.inject.took_effect(self._proxy.name, "reset")
@@ -135,7 +135,7 @@ class Nemesis:
         self._run.inject.begins(self._proxy.name, "delay")
         self._proxy.set(Mode.DELAY, delay=0.3)
         time.sleep(1.5)
-        wait_until(lambda: self._proxy.passed > passed, 10.0, "bytes were delayed")
+        wait_until(lambda: self._proxy.passed > passed, 30, "bytes were delayed")
         self._run.inject.took_effect(self._proxy.name, "delay")
         self._proxy.set(Mode.PASS)
         self._run.inject.healed(self._proxy.name)

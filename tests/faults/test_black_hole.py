@@ -12,7 +12,6 @@ from .blackhole import command
 from .processes import environment
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("keepalive", "timeout"),
     [

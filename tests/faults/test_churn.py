@@ -78,7 +78,6 @@ def churn(run: Run, processes: int, kills: int, every: float, warm: int, growth:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_11_consumer_churn(run: Run) -> None:
     """60 consumers on 6 connections take 1 to 5 messages and ack, give back, leave or are killed.
 

@@ -96,7 +96,6 @@ def faketime() -> str:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
 def test_27_the_clock_of_a_server_is_set(run: Run, tmp_path: Path) -> None:
     """A server whose wall clock is set an hour on and two back: leases and delays of 2 s take 2 s, each time."""
     offset = tmp_path / "offset"
@@ -126,7 +125,7 @@ def test_27_the_clock_of_a_server_is_set(run: Run, tmp_path: Path) -> None:
                 other.wait_holding(1)
                 took = other.times[0] - leased
                 other.ack()
-        wait_until(lambda later=later: run.counts(later).ready == 1, 20, later)  # type: ignore[misc]
+        wait_until(lambda later=later: run.counts(later).ready == 1, 60, later)  # type: ignore[misc]
         delay = time.monotonic() - delayed
         print(f"{seconds:+d} s: lease {took:.3f} s, delay {delay:.3f} s")
         assert 2.0 <= took <= 2.0 + SLACK_SECONDS

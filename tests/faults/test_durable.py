@@ -27,7 +27,6 @@ SLOW_MACHINE = 5
 """How much longer than the pass figure something may take where other work takes the processor away."""
 
 
-@pytest.mark.timeout(120)
 def test_13_server_sigkill_under_load(run: Run) -> None:
     """5 kills with 8 producers and 8 consumers: lost 0, invented 0, acked again 0, inversions 0.
 
@@ -89,7 +88,7 @@ def test_16_server_sigkill_without_a_data_file(run: Run) -> None:
     assert answer.durability == pb.DURABILITY_MEMORY
     run.inject.kill(server)
     run.inject.restart(server)
-    wait_until(lambda: run.counts().ready == 0, 10, "nothing there", every=0.05)
+    wait_until(lambda: run.counts().ready == 0, 30, "nothing there", every=0.05)
     assert list(run.stub().Deq(pb.DeqRequest(wait={}), timeout=10)) == []
     assert server.log.count("in memory (lost when the process ends)") == 2
     assert stale.read_bytes() == before
@@ -144,7 +143,6 @@ def settle(run: Run, recorder: Recorder, number: int, stream: str) -> None:
     notebook.ends(stream, "OK")
 
 
-@pytest.mark.timeout(120)
 def test_21_disk_full(run: Run) -> None:
     """16 MB are filled: new messages are refused, acks go on, and with room the server takes messages again."""
     with small_disk(run.directory, 16) as disk, Recorder(run.directory, "fill") as recorder:
@@ -212,7 +210,6 @@ def assert_refused(server: ServerProcess, holder: int) -> None:
     assert took <= 1 * SLOW_MACHINE
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("way", ["real/stiqueue.db", "link/stiqueue.db", "name.db", "real/../link/stiqueue.db"])
 @pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])
 def test_24_two_servers_on_one_file(run: Run, way: str, stopped: bool) -> None:
@@ -238,7 +235,6 @@ def test_24_two_servers_on_one_file(run: Run, way: str, stopped: bool) -> None:
         assert counts.ready == 1
 
 
-@pytest.mark.timeout(60)
 def test_24_after_other_code_in_the_server_had_the_file_open(run: Run) -> None:
     """A backup or a checksum of the file, and its close drops all of SQLite's locks: the second is refused still."""
     data = run.directory / "stiqueue.db"

@@ -11,7 +11,6 @@ from .run import Run
 
 @pytest.mark.alone
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_49_full_load_while_clients_are_killed(run: Run) -> None:
     """8 s: nothing is lost, and the server uses no more at the end than at the beginning.
 

@@ -67,14 +67,13 @@ def flood(run: Run, seconds: float, most_p99: float) -> None:
     print(f"good client: {len(calls)} calls, p99 {p99 * 1000:.1f} ms; elsewhere {elsewhere.p99 * 1000:.1f} ms")
     assert p99 <= max(most_p99, SLOWER * elsewhere.p99)
     wait_for_descriptors(server, open_before)
-    wait_until(lambda: is_idle(server), 20, "an idle server")
+    wait_until(lambda: is_idle(server), 60, "an idle server")
     assert "Traceback" not in server.log
     assert len(server.log.splitlines()) <= 10
 
 
 @pytest.mark.alone
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_39_floods_of_frames(run: Run) -> None:
     """0.3 s of each kind: no call of a good client fails, its p99 stays below 100 ms (50 ms in the long form).
 

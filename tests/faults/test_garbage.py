@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from .goodness import GoodClient, assert_undisturbed, descriptors, lines_per_second, usual_p99, wait_for_descriptors
 from .noise import LOUD, SILENT, connect, wait_closed
 from .processes import wait_until
@@ -19,7 +17,6 @@ SILENT_SECONDS = 15.0
 EACH = 200
 
 
-@pytest.mark.timeout(120)
 def test_37_garbage_on_the_port(run: Run, certificate: list[str]) -> None:
     """200 connections each of HTTP/1.1, noise, TLS where none is, plain where TLS is, and of those that fall silent.
 

@@ -65,7 +65,6 @@ def load(run: Run, data: Path, seconds: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_28_the_log_stays_small(run: Run, tmp_path: Path) -> None:
     """5,000 messages a second pass through, 50 peeks and counts a second look on: the log stays below 16 MB.
 
@@ -116,7 +115,6 @@ def peak_and_drain(run: Run, data: Path, number: int, cycles: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_29_a_backlog_is_drained_again_and_again(run: Run, tmp_path: Path) -> None:
     """100,000 messages, three times: the file is no larger the third time, and hardly anything is in memory.
 

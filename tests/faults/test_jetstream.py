@@ -145,7 +145,6 @@ def test_51_nobody_there_is_refused_in_one_line(run: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(
     run: Run, servers: NatsServer | NatsCluster
 ) -> None:
@@ -172,7 +171,6 @@ def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(
     run.assert_good(Expectation(confirmed=30))
 
 
-@pytest.mark.timeout(60)
 def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, servers: NatsServer | NatsCluster) -> None:
     first, second = gateway(run, servers, "--grace", "0"), gateway(run, servers)
     values = run.fill(10)
@@ -191,7 +189,6 @@ def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, servers
     assert first.wait() == 0
 
 
-@pytest.mark.timeout(60)
 def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, servers: NatsServer | NatsCluster) -> None:
     first, second = gateway(run, servers), gateway(run, servers)
     run.fill(3)
@@ -210,7 +207,6 @@ def test_57_any_gateway_takes_the_ack_of_a_lease(run: Run, servers: NatsServer |
 # -- 58: order after giving back --------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("held", [1, 2, 5])
 def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(
     run: Run, servers: NatsServer | NatsCluster, held: int
@@ -227,7 +223,6 @@ def test_58_what_a_cancelled_stream_held_comes_first_and_ascending(
     run.assert_good(Expectation(confirmed=20, one_consumer=True))
 
 
-@pytest.mark.timeout(60)
 def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, servers: NatsServer | NatsCluster) -> None:
     gateway(run, servers)
     values = run.fill(20)
@@ -251,7 +246,6 @@ def test_58_two_streams_that_end_together_give_back_ascending_each(run: Run, ser
 # -- 59: dead letters -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
 def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, servers: NatsServer | NatsCluster) -> None:
     gateway(run, servers, "--max-attempts", "3")
     run.fill(1)
@@ -268,7 +262,6 @@ def test_59_a_poisonous_message_is_moved_and_holds_up_nobody(run: Run, servers: 
     assert message.attempt == 1
 
 
-@pytest.mark.timeout(60)
 def test_59_the_largest_message_has_a_dead_letter_with_the_longest_reason(
     run: Run, servers: NatsServer | NatsCluster
 ) -> None:
@@ -343,13 +336,11 @@ def test_59_a_crash_between_copy_and_removal_leaves_it_in_one_or_both_and_never_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_47_the_history_of_a_data_file(run: Run) -> None:
     judge_one_history(run, "--data", str(run.directory / "queue.db"))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_47_the_same_history_on_jetstream_gets_the_same_verdict(run: Run, servers: NatsServer | NatsCluster) -> None:
     judge_one_history(run, "--engine", servers.address, "--replicas", str(replicas(servers)))
 
@@ -361,12 +352,12 @@ def judge_one_history(run: Run, *options: str) -> None:
     consumers = [run.client("consume", f"c{n}", "--prefetch", 20) for n in range(4)]
     for client in [*producers, *consumers]:
         client.wait_for("ready")
-    wait_until(lambda: run.counts().acked >= 1_000, 30, "load")
+    wait_until(lambda: run.counts().acked >= 1_000, 90, "load")
     run.inject.kill(consumers[0])
-    wait_until(lambda: run.counts().acked >= 2_000, 30, "load after a consumer's death")
+    wait_until(lambda: run.counts().acked >= 2_000, 90, "load after a consumer's death")
     run.inject.kill(server)
     run.inject.restart(server)
-    wait_until(lambda: run.counts().acked >= 1_000, 30, "load after the server's death")
+    wait_until(lambda: run.counts().acked >= 1_000, 90, "load after the server's death")
     run.stop_clients([*producers, *consumers[1:]])
     run.drain()
     run.assert_good(Expectation(confirmed=3_000))

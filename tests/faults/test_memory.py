@@ -47,7 +47,6 @@ def drain(run: Run, confirmed: int) -> None:
     assert expected == confirmed
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("size", [100_000, pytest.param(100, marks=pytest.mark.soak)])
 def test_23_messages_in_memory(run: Run, size: int) -> None:
     """New messages are refused at half of the memory, before the system ends the server; then all goes on."""

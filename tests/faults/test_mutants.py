@@ -67,7 +67,6 @@ out some of those that take long."""
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("mutant", "test"), CAUGHT)
 def test_50_a_broken_promise_is_noticed(mutant: str, test: str, tmp_path: Path) -> None:
     paths = [str(HERE / "mutants"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]

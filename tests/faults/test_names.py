@@ -38,7 +38,6 @@ def queues(run: Run, number: int, limit: int) -> None:
     assert all(f"{limit:,}" in text and "max_queues" in text for text in texts if text)
 
 
-@pytest.mark.timeout(120)
 def test_45_hostile_names(run: Run, tmp_path: Path) -> None:
     """Names of paths, control characters and 10 KB, as queue, consumer, header, request id and reason.
 

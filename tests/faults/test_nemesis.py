@@ -10,7 +10,6 @@ from .run import Run
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_46_every_kind_of_fault(run: Run) -> None:
     """The server is killed, stopped, restarted; consumers are; connections break; the disk is full.
 

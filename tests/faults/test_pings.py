@@ -86,7 +86,7 @@ def stay_idle(run: Run, seconds: float) -> None:
             name: stack.enter_context(Holder(run, name, target=proxy.target, via=proxy.name, options=options))
             for name, options in POLITE.items()
         }
-        run.wait_for_counts(20, "none", consumers=1)
+        run.wait_for_counts(60, "none", consumers=1)
         connections = proxy.connections
         good = stack.enter_context(GoodClient(server.target))
         began = time.monotonic()
@@ -104,14 +104,12 @@ def stay_idle(run: Run, seconds: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_08_too_many_pings(run: Run) -> None:
     """Pings every 200 ms are cut with "too_many_pings"; those every second are not, nor is our client."""
     stay_idle(run, SHORT_SECONDS)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(120)
 def test_08_idle_for_30_s(run: Run) -> None:
     """The same for 30 s, in which our client pings six times."""
     stay_idle(run, LONG_SECONDS)

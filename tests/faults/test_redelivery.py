@@ -39,7 +39,6 @@ def server_of(site: Site, gateway: ServerProcess) -> NatsServer:
     raise LookupError(f"{gateway.name} is not connected")
 
 
-@pytest.mark.timeout(60)
 def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(tmp_path: Path) -> None:
     server = NatsServer(tmp_path, jetstream=False)
 
@@ -69,7 +68,6 @@ def test_what_does_harm_when_it_comes_twice_is_sent_again_only_if_nobody_got_it(
         server.end()
 
 
-@pytest.mark.timeout(60)
 def test_what_was_asked_before_the_connection_was_lost_is_not_waited_for(tmp_path: Path) -> None:
     server = NatsServer(tmp_path, jetstream=False)
 
@@ -98,7 +96,6 @@ def test_what_was_asked_before_the_connection_was_lost_is_not_waited_for(tmp_pat
         server.end()
 
 
-@pytest.mark.timeout(60)
 def test_the_next_message_comes_before_an_ack_is_stored_and_one_that_is_not_stored_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +143,6 @@ def test_the_next_message_comes_before_an_ack_is_stored_and_one_that_is_not_stor
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(120)
 def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: Run) -> None:
     """It hears of it when it goes on, and tells the others: somebody else has got the messages by then."""
     with Site(run).start() as site:
@@ -164,7 +160,7 @@ def test_what_is_given_back_through_a_server_that_hangs_is_given_back_once(run: 
         run.inject.took_effect(CLUSTER, "stopped")
         killed = run.inject.kill(holder)
         heir = run.client("consume", "heir", "--prefetch", HELD, "--then", "hold", "--once", target=other.target)
-        wait_until(lambda: "connected to NATS again" in via.log, 30, "another server")
+        wait_until(lambda: "connected to NATS again" in via.log, 90, "another server")
         heir.wait_for(f"holding {HELD}", 60)
         took = (time.monotonic_ns() - killed) / SECOND
         print(f"given back after {took:.1f} s")

@@ -6,8 +6,6 @@ import socket
 import time
 from typing import Any
 
-import pytest
-
 from stiqueue.v1 import queue_pb2 as pb
 
 from .frames import DATA, END_HEADERS, HEADERS, OPENING, call_headers, frame
@@ -26,7 +24,6 @@ def slow_calls(port: int, count: int) -> socket.socket:
     return connection
 
 
-@pytest.mark.timeout(120)
 def test_40_slow_calls(run: Run) -> None:
     """40 and 400 calls of headers only, 40 that send a byte now and then, 12 such connections, 64 waiting streams.
 

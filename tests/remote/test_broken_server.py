@@ -24,7 +24,6 @@ from .conftest import Connect
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs signals"),
-    pytest.mark.timeout(180),
 ]
 killed = pytest.mark.scenario("server is killed (`kill -9`)")
 hangs = pytest.mark.scenario("server hangs (SIGSTOP)")

@@ -21,7 +21,7 @@ import nats.errors
 
 from .ports import free_port
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 END_SECONDS = 10.0
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that something which must happen may take on a busy machine."""
 
 PAUSE = 0.005
