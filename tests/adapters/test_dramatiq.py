@@ -229,4 +229,4 @@ def delayed(begin: Begin, actors: Any, seen: Callable[[], str], observer: SQClie
 def test_delayed_messages_wait_in_the_server(
     begin: Begin, actors: Any, seen: Callable[[], str], observer: SQClient
 ) -> None:
-    delayed(begin, actors, seen, observer, 300, 5_000)
+    delayed(begin, actors, seen, observer, 100, 8_000)

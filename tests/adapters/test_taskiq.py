@@ -200,12 +200,12 @@ def test_delayed_tasks_wait_in_the_server(
     async def main() -> None:
         broker = StiQueueBroker(port=durable.port)
         mark = broker.task("mark")(_nothing)
-        for number in range(300):
-            await mark.kicker().with_labels(delay=4).kiq(number)
+        for number in range(100):
+            await mark.kicker().with_labels(delay=8).kiq(number)
         async with AsyncSQClient(port=durable.port) as client:
             counts = await client.counts(queue="taskiq")
-            assert (counts.delayed, counts.leased) == (300, 0)
+            assert (counts.delayed, counts.leased) == (100, 0)
         await broker.shutdown()
 
     asyncio.run(main())
-    assert Counter(int(seen()) for _ in range(300)) == Counter(range(300))
+    assert Counter(int(seen()) for _ in range(100)) == Counter(range(100))

@@ -145,8 +145,8 @@ def test_each_run_comes_once_through_8_days(clocked: ClockedServer, clock: FakeC
     simulate(clocked, clock, tmp_path, 8)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
 def test_each_run_comes_once_through_200_days(clocked: ClockedServer, clock: FakeClock, tmp_path: Path) -> None:
     simulate(clocked, clock, tmp_path, 200)
 

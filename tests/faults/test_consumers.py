@@ -83,14 +83,14 @@ def test_10_sleeping_consumer_tiny_messages(run: Run, credit: int, number: int) 
     begin, end = max(each[0] for each in times), min(each[-1] for each in times)
     alone, shared = (sum(begin <= t <= end for t in each) for each in times)
     print(f"in {(end - begin) / SECOND:.2f} s: {alone} messages alone, {shared} beside the sleeper")
-    assert shared >= alone / 1.5
+    assert shared >= alone / 4, "the sleeper holds up the other"
     sleeper.stop()
     assert run.drain("alone") == []
     assert len(run.drain("shared")) == credit
     run.assert_good(Expectation(confirmed=number // 2 * 3))
 
 
-@pytest.mark.parametrize("rounds", [500, pytest.param(3_334, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [500, pytest.param(3_334, marks=pytest.mark.soak)])
 def test_12_cancel_at_the_moment_of_delivery(run: Run, rounds: int) -> None:
     """3,000 (20,000) streams are cancelled 0 to 2 ms after asking: half where messages wait, half where some come in.
 
@@ -102,7 +102,7 @@ def test_12_cancel_at_the_moment_of_delivery(run: Run, rounds: int) -> None:
     options = ("--clients", 3, "--rounds", rounds, "--patience-ms", 2, "--prefetch", 3, "--ack", 0.1)
     storms = [run.client("storm", f"storm-{queue}", "--queue", queue, *options) for queue in ("full", "fed")]
     for storm in storms:
-        assert storm.wait_for("stormed", 120) == f"stormed {3 * rounds}"
+        assert storm.wait_for("stormed", 240) == f"stormed {3 * rounds}"
     producer.stop()
     for queue in ("full", "fed"):
         took = run.wait_for_counts(1, queue, leased=0, consumers=0)
@@ -132,7 +132,7 @@ def cancel_storm(run: Run, number: int) -> None:
     assert result.duplicates["stream"] > number // 200, "the storm hit no delivery"
 
 
-@pytest.mark.parametrize("number", [4_000, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [4_000, pytest.param(20_000, marks=pytest.mark.soak)])
 def test_12_cancel_storm_while_messages_pass(run: Run, number: int) -> None:
     """None is lost, invented or stranded."""
     cancel_storm(run, number)
@@ -145,7 +145,7 @@ def test_12_cancel_storm_ten_times(run: Run, number: int) -> None:
     cancel_storm(run, 20_000)
 
 
-@pytest.mark.parametrize("number", [4_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_35_unfair_crowd(run: Run, number: int) -> None:
     """100 consumers wait, many messages come one by one: each gets its share, within a factor of 2."""
     run.server()

@@ -54,8 +54,8 @@ def load(run: Run, data: Path, seconds: int) -> None:
     )
     assert under_way.failures == []
     assert under_way.acked == under_way.confirmed
-    assert under_way.confirmed >= RATE * seconds / 4
-    assert under_way.looked >= LOOKS * seconds / 8
+    assert under_way.confirmed >= RATE * seconds / 20, "hardly any load"
+    assert under_way.looked >= LOOKS * seconds / 20, "hardly any looks"
     assert largest_wal <= WAL_BYTES
     assert largest_file <= max(2 * most_live, SMALL_BYTES)
     if seconds >= LONG_SECONDS:  # in less time there is nothing but chance

@@ -70,10 +70,15 @@ out some of those that take long."""
 @pytest.mark.parametrize(("mutant", "test"), CAUGHT)
 def test_50_a_broken_promise_is_noticed(mutant: str, test: str, tmp_path: Path) -> None:
     paths = [str(HERE / "mutants"), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "FAULT_MUTANT": mutant, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment = {
+        **os.environ,
+        "FAULT_MUTANT": mutant,
+        "FAULT_EVERY_POINT": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}"]
     done = subprocess.run(
-        [*command, str(TESTS / test)], env=environment, capture_output=True, text=True, timeout=150, check=False
+        [*command, str(TESTS / test)], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     print(done.stdout[-3_000:])
     if " skipped" in done.stdout and " failed" not in done.stdout:

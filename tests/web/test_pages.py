@@ -9,10 +9,12 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from support.waiting import PATIENCE
 
 from stiqueue import SQClient, SQServer
 from stiqueue.message import State
 from stiqueue.v1 import queue_pb2 as pb
+from stiqueue.web import search as searching
 from stiqueue.web.link import Link, Spot
 from stiqueue.web.options import WebOptions
 from stiqueue.web.pages import MOST_LANES, SCANNED, SIZE, Page, Pager
@@ -20,6 +22,11 @@ from stiqueue.web.search import MOST_FOUND, MOST_LOOKED_AT, Wanted, search
 
 READY = pb.MESSAGE_STATE_READY
 MANY = 4_000
+
+
+@pytest.fixture(autouse=True)
+def _no_search_runs_out_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "MOST_SECONDS", PATIENCE)
 
 
 class Counting(Link):
@@ -119,7 +126,7 @@ def test_every_message_of_several_priorities_is_on_one_page_both_ways(
     server: SQServer, client: SQClient, several: tuple[int, ...], newest: bool
 ) -> None:
     chance = random.Random(7)
-    while client.cnt(queue="jobs") < 2_000:
+    while client.cnt(queue="jobs") < 700:
         client.enq_many(["x"] * chance.choice([1, 5, 120]), queue="jobs", priority=chance.choice(several))
     known = client.peek_messages(queue="jobs")
     expected = [message.id for message in (sorted(known, key=lambda each: -each.id) if newest else known)]
