@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ FILES = re.findall(r"Put this into `(\w+\.py)`.*?```python\n(.*?)```", PAGE, re.
 BLOCKS = re.findall(r"```console\n(.*?)```", PAGE, re.S)
 END = "-- end of output --"
 PATIENCE = 60.0
-FRESH_MS = 250
-"""A job of the page takes 500 ms: one this young is not done before its worker is killed."""
+JOB, LONGER_JOB = "time.sleep(0.5)", "time.sleep(2)"
+"""Here a job takes longer than on the page, so that all workers have one even if they take seconds to start."""
+FRESH_MS = 1_000
+"""A job this young is not done before its worker is killed."""
 
 
 class Shell:
@@ -55,16 +58,18 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, server: SQServer) -> Shell:
+def shell(tmp_path: Path, server: SQServer) -> Iterator[Shell]:
     (tmp_path / "bin").mkdir()
     for name, command in ("python", sys.executable), ("stiqueue", f"{sys.executable} -m stiqueue"):
         (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (tmp_path / "bin" / name).chmod(0o755)
     for name, program in FILES:
         # Only here the port is not the default.
-        program = program.replace("(queue=", f"(port={server.port}, queue=")
+        program = program.replace(JOB, LONGER_JOB).replace("(queue=", f"(port={server.port}, queue=")
         (tmp_path / name).write_text(program.replace(", threads=1)", f", threads=1, port={server.port})"))
-    return Shell(tmp_path, server.port)
+    shell = Shell(tmp_path, server.port)
+    yield shell
+    shell.close()
 
 
 def wait_for(client: SQClient, command: str) -> None:
@@ -93,7 +98,6 @@ def test_every_command_prints_what_the_page_shows(shell: Shell, server: SQServer
                     wait_for(client, command)
                 shown += f"$ {command}\n{shell.run(command)}"
             printed.append(re.sub(r"worker \d+ did \d+ ", "worker 4711 did 8 ", shown))
-    shell.close()
     assert printed == BLOCKS
 
 

@@ -23,7 +23,7 @@ from .processes import ServerProcess, wait_until
 from .recorder import Recorder, make_body
 from .run import Run
 
-SLOW_MACHINE = 5
+SLOW_MACHINE = 15
 """How much longer than the pass figure something may take where other work takes the processor away."""
 
 
