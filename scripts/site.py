@@ -1,11 +1,20 @@
-"""Prepares the pages of the site and checks what was built; see scripts/docs."""
+"""Prepares the pages of the site, checks what was built, and puts it beside earlier versions; see scripts/docs.
+
+site.py gather|check
+site.py publish DIR
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,6 +34,12 @@ CONFIGURATION = (ROOT / "mkdocs.yml").read_text()
 REPOSITORY = re.search(r"^repo_url: (\S+)$", CONFIGURATION, re.M)[1]  # type: ignore[index]
 
 
+MERMAID = "mermaid@12.3.0"
+"""What draws the diagrams, from npm. The theme would fetch it from another site whenever a page is shown."""
+MERMAID_HASH = "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw=="
+DRAWING = "assets/mermaid.min.js"
+
+
 def gather() -> None:
     """Copy docs/ and the pages outside of it to `PAGES`; links to other files lead to the repository."""
     shutil.rmtree(PAGES, ignore_errors=True)
@@ -35,6 +50,27 @@ def gather() -> None:
     for name, page in OUTSIDE.items():
         (PAGES / page).write_text(LINK.sub(lambda match, at=ROOT / name: _moved(match, at), (ROOT / name).read_text()))
     (PAGES / "llms.txt").write_text(_for_machines())
+    (PAGES / DRAWING).parent.mkdir(exist_ok=True)
+    (PAGES / DRAWING).write_bytes(_mermaid())
+    for page in PAGES.rglob("*.md"):
+        if "```mermaid" in (text := page.read_text()):
+            script = os.path.relpath(PAGES / DRAWING, page.parent)
+            page.write_text(f'{text}\n<script src="{script}"></script>\n')
+
+
+def _mermaid() -> bytes:
+    """Return the script that draws diagrams, fetched once."""
+    archive = ROOT / "build" / f"{MERMAID.replace('@', '-')}.tgz"
+    if not archive.exists():
+        pack = ["npm", "pack", MERMAID, "--silent", "--pack-destination", str(archive.parent)]
+        subprocess.run(pack, check=True, stdout=subprocess.DEVNULL, timeout=300)
+    if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != MERMAID_HASH:
+        archive.unlink()
+        sys.exit(f"{archive.name} is not what it was when it was chosen")
+    with tarfile.open(archive) as files:
+        script = files.extractfile("package/dist/mermaid.min.js")
+        assert script is not None
+        return script.read()
 
 
 def _moved(link: re.Match[str], source: Path) -> str:
@@ -103,6 +139,8 @@ class _Page(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.links: list[str] = []
+        self.loaded: list[str] = []
+        """What a browser fetches to show the page."""
         self.anchors = {"", "__top"}
         self.feed(html)
 
@@ -115,6 +153,10 @@ class _Page(HTMLParser):
                 self.anchors.add(value)
             elif name in ("href", "src"):
                 self.links.append(value)
+                if name == "src" or (
+                    tag == "link" and dict(attributes).get("rel") not in ("canonical", "prev", "next")
+                ):
+                    self.loaded.append(value)
 
 
 def check() -> int:
@@ -125,6 +167,7 @@ def check() -> int:
     pages = {path: _Page(path.read_text()) for path in SITE.rglob("*.html")}
     wrong = []
     for path, page in pages.items():
+        wrong += [f"{path.relative_to(SITE)}: {each}: of another site" for each in page.loaded if urlsplit(each).netloc]
         if path.name == "404.html":  # its links are relative to wherever it is shown
             continue
         for link in page.links:
@@ -154,10 +197,34 @@ def _is_in_repository(path: str) -> bool:
     return kind not in ("blob", "tree") or (ROOT / inside).exists()
 
 
+def publish(place: Path) -> None:
+    """Put the site that was built into `place` as its version, such as 2.0, and as ``latest``, beside earlier ones.
+
+    ``versions.json``, which the pages read for their list of versions, has the form that mike gave it.
+    """
+    number = re.search(r'^__version__ = "(\d+\.\d+)', (ROOT / "stiqueue" / "_version.py").read_text(), re.M)
+    assert number is not None
+    place.mkdir(parents=True, exist_ok=True)
+    listed = place / "versions.json"
+    versions = {each["version"] for each in json.loads(listed.read_text())} if listed.exists() else set()
+    newest, *older = sorted({*versions, number[1]}, key=lambda each: [int(part) for part in each.split(".")])[::-1]
+    for name in [number[1], *(["latest"] if newest == number[1] else [])]:
+        shutil.rmtree(place / name, ignore_errors=True)
+        shutil.copytree(SITE, place / name)
+    entries = [{"version": newest, "title": newest, "aliases": ["latest"]}]
+    entries += [{"version": each, "title": each, "aliases": []} for each in older]
+    listed.write_text(json.dumps(entries, indent=2) + "\n")
+    (place / "index.html").write_text('<!doctype html><meta http-equiv="refresh" content="0; url=latest/">\n')
+    (place / ".nojekyll").touch()
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["gather"]:
-        gather()
-    elif sys.argv[1:] == ["check"]:
-        sys.exit(1 if check() else 0)
-    else:
-        sys.exit("usage: scripts/docs")
+    match sys.argv[1:]:
+        case ["gather"]:
+            gather()
+        case ["check"]:
+            sys.exit(1 if check() else 0)
+        case ["publish", place]:
+            publish(Path(place))
+        case _:
+            sys.exit("usage: scripts/docs")
