@@ -116,7 +116,7 @@ class Backlog:
         were_due: dict[int, float] = {}
         while wanted and len(taken) < most:
             entry = self.unheld.find(wanted[0])
-            if entry is None and self.ready.is_stored(wanted[0]):
+            if entry is None and self.unheld.is_stored(wanted[0]):
                 break
             if entry is not None:
                 size = used + entry.size
@@ -140,7 +140,7 @@ class Backlog:
 
     def leased_ids(self, ids: Iterable[int]) -> list[int]:
         """Return those of `ids` that are leased. Takes as long as there are leases, if there are such ids at all."""
-        missing = [each for each in ids if not (self.unheld.find(each) or self.ready.is_stored(each))]
+        missing = [each for each in ids if self.unheld.find(each) is None]
         if not missing or not len(self.in_flight):
             return []
         leased = self.in_flight.ids()

@@ -10,7 +10,7 @@ from itertools import islice
 
 from stiqueue.rules.entry import Entry
 from stiqueue.rules.returned import Returned
-from stiqueue.rules.run import Run
+from stiqueue.rules.run import Run, take_out
 
 LEAST_MESSAGES, LEAST_BYTES = 1_000, 1 << 20
 """The least of a lane that stays in memory, however many queues there are."""
@@ -126,16 +126,7 @@ class Lane:
         self.loading = False
         if runs:
             self.edge = runs[-1].last_id
-        for message_id in sorted(self.adopted) if self.adopted else ():
-            if message_id > self.edge:
-                break
-            self.adopted.discard(message_id)
-            for at, run in enumerate(runs):
-                if run and run.first_id <= message_id <= run.last_id:
-                    before = run.remove(message_id)
-                    if before is not None:
-                        runs.insert(at, before)
-                    break
+        take_out(self.adopted, self.edge, runs)
         self.stored -= sum(map(len, runs))
 
     def remove_spent(self, attempts: int) -> list[Entry]:

@@ -140,8 +140,18 @@ class Ready:
         return self.lanes.find(message_id) or self.strands.find(message_id)
 
     def is_stored(self, message_id: int) -> bool:
-        """Whether a message is in the log alone, if anywhere."""
-        return self.lanes.is_stored(message_id)
+        """Whether a message that is not in memory may be in the log alone. Of one with a key, its id does not tell."""
+        return self.strands.stored > 0 or self.lanes.is_stored(message_id)
+
+    def adopt(self, entry: Entry) -> bool:
+        """Put a message that was read alone at its place in memory, if only the log had it; return whether so."""
+        if entry.properties.key:
+            return self.strands.adopt(entry)
+        lane = self.lanes.get(entry.properties.priority)
+        if lane is None or not lane.is_stored(entry.id):
+            return False
+        lane.adopt(entry)
+        return True
 
     def remove(self, entry: Entry) -> None:
         """Remove a message that `find` returned."""
@@ -170,7 +180,8 @@ class Ready:
         """Return (edge, key) of all messages of a priority that only the journal has; they have ids above it."""
         lane = self.lanes.get(priority)
         without = [(lane.edge, "")] if lane is not None and lane.stored else []
-        return without + self.strands.sources(priority)
+        sources = ((strand.stored_of(priority), key) for key, strand in self.strands.items() if strand.stored)
+        return without + [(stored.edge, key) for stored, key in sources if stored is not None and stored.messages]
 
     def edge(self, priority: int, key: str) -> int | None:
         """Return above which id messages are only in the journal; None: it has no others."""
@@ -178,8 +189,14 @@ class Ready:
             lane = self.lanes.get(priority)
             return lane.edge if lane is not None and lane.stored else None
         strand = self.strands.get(key)
-        stored = strand.stored.get(priority) if strand is not None and strand.stored else None
-        return None if stored is None else stored.edge
+        stored = None if strand is None else strand.stored_of(priority)
+        return stored.edge if stored is not None and stored.messages else None
+
+    def gone(self, priority: int, key: str) -> set[int]:
+        """Return the ids of messages that the log may have behind `edge`, although they are leased or done."""
+        strand = self.strands.get(key)
+        source = self.lanes.get(priority) if strand is None else strand.stored_of(priority)
+        return set() if source is None else {each for each in source.adopted if self.find(each) is None}
 
     def is_blocked(self, entry: Entry) -> bool:
         """Whether a message waits for another of its key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 
 from stiqueue.rules.entry import Entry
-from stiqueue.rules.run import Run
+from stiqueue.rules.run import Run, take_out
 
 Place = tuple[int, int, "Strand"]
 """Where the next message of a strand stands among all: the negative of its priority, its id or one below it."""
@@ -14,13 +14,33 @@ Place = tuple[int, int, "Strand"]
 class Stored:
     """Messages of one key and priority that only the journal has: `messages`, all with ids above `edge`."""
 
-    __slots__ = ("edge", "loading", "messages")
+    __slots__ = ("adopted", "edge", "loading", "messages")
 
     def __init__(self, messages: int, edge: int) -> None:
         self.messages = messages
         self.edge = edge
+        self.adopted: set[int] = set()
+        """Messages with ids above `edge` that are no longer `stored`, although the journal may still have them."""
         self.loading = False
         """Whether the journal was asked for more."""
+
+    def count_read(self, runs: list[Run]) -> int:
+        """Count the next messages as read; remove those already adopted from `runs`; return how many are left."""
+        self.loading = False
+        if runs:
+            self.edge = runs[-1].last_id
+        take_out(self.adopted, self.edge, runs)
+        number = sum(map(len, runs))
+        self.messages -= number
+        return number
+
+    def adopt(self, message_id: int) -> bool:
+        """Count a message as read alone; return False if it is not one of these."""
+        if message_id <= self.edge or message_id in self.adopted:
+            return False
+        self.messages -= 1
+        self.adopted.add(message_id)
+        return True
 
 
 class Strand:
@@ -59,6 +79,22 @@ class Strand:
         """How many messages are in memory, expired ones included."""
         stored = sum(each.messages for each in self.stored.values()) if self.stored else 0
         return self.waiting + self.expired - stored
+
+    def stored_of(self, priority: int) -> Stored | None:
+        """Return what only the journal has of a priority; None: nothing."""
+        return self.stored.get(priority) if self.stored else None
+
+    def store(self, priority: int, messages: int, edge: int) -> Stored:
+        """Count messages that only the journal has."""
+        self.stored = self.stored or {}
+        stored = self.stored[priority] = Stored(messages, edge)
+        return stored
+
+    def drop_empty(self, priority: int) -> None:
+        """Forget what is stored of a priority if that is nothing, and nothing is being read."""
+        stored = self.stored_of(priority)
+        if self.stored and stored is not None and not (stored.messages or stored.loading):
+            del self.stored[priority]
 
     def add(self, run: Run, size: int) -> None:
         """Put messages of `size` bytes at their place."""

@@ -22,17 +22,17 @@ class Strands(dict[str, Strand]):
     """A strand for each key that has ready messages or is held up."""
 
     def __init__(self, window: Window | None, expired: set[int]) -> None:
-        """Start empty.
+        """Start empty; `window` is how much of all strands is in memory, None: all of it.
 
-        Args:
-            window: how much of all strands is in memory; None: all of it.
-            expired: the ids of messages that expired and are skipped, of these and of others.
+        `expired` are the ids of messages that expired and are skipped, of these and of others.
         """
         super().__init__()
         self._in_memory = KeyWindow(window)
         self._expired = expired
         self.messages = 0
         """How many messages the strands have, in memory or stored, expired ones included."""
+        self.stored = 0
+        """How many of them only the journal has."""
         self.blocked = 0
         """How many messages, without expired ones, wait until another one of their key is settled."""
         self.priorities: set[int] = set()
@@ -53,14 +53,16 @@ class Strands(dict[str, Strand]):
         """Put new messages of `size` bytes behind all others of their key; return whether they are in memory."""
         properties = run.properties
         strand = self.open(properties.key)
-        stored = strand.stored.get(properties.priority) if strand.stored else None
+        stored = strand.stored_of(properties.priority)
         if stored is None and self._in_memory.is_full(strand):
-            stored = self._store(strand, properties.priority, 0, run.first_id - 1)
+            stored = strand.store(properties.priority, 0, run.first_id - 1)
         self._count(strand, len(run))
         if stored is None:
             self._keep(strand, run, size)
         else:
             stored.messages += len(run)
+            self.stored += len(run)
+            self.priorities.add(properties.priority)
         self._offer(strand)
         return stored is None
 
@@ -75,22 +77,44 @@ class Strands(dict[str, Strand]):
         """Count messages of a key that only the journal has, with ids above `edge`."""
         strand = self.open(key)
         self._count(strand, messages)
-        self._store(strand, priority, messages, edge)
+        strand.store(priority, messages, edge)
+        self.priorities.add(priority)
+        self.stored += messages
         self._offer(strand)
 
-    def load(self, priority: int, key: str, number: int, last_id: int, runs: list[Run]) -> None:
-        """Take in `runs`, the rest of the next `number` stored messages, the last of which was `last_id`."""
+    def begin_load(self, priority: int, key: str, runs: list[Run]) -> None:
+        """Count the next stored messages as read; remove those already adopted from `runs`. `load` must follow."""
         strand = self[key]
-        assert strand.stored is not None
-        stored = strand.stored[priority]
-        stored.loading = False
-        stored.messages -= number
-        stored.edge = last_id
-        self._count(strand, sum(map(len, runs)) - number)
+        stored = strand.stored_of(priority)
+        assert stored is not None
+        number = stored.count_read(runs)
+        self.stored -= number
+        self._count(strand, -number)
+
+    def load(self, priority: int, key: str, runs: list[Run]) -> None:
+        """Take in those of the messages read that are good."""
+        strand = self[key]
+        self._count(strand, sum(map(len, runs)))
         for run in runs:
             self._keep(strand, run, run.size)
-        if not stored.messages:
-            del strand.stored[priority]
+        self._settle(strand, priority)
+
+    def adopt(self, entry: Entry) -> bool:
+        """Put a message that was read alone at its place in memory, if only the journal had it; return whether so."""
+        priority = entry.properties.priority
+        strand = self.get(entry.properties.key)
+        if strand is None or not (stored := strand.stored_of(priority)) or not stored.adopt(entry.id):
+            return False
+        self.stored -= 1
+        self._keep(strand, Run.of(entry), entry.size)
+        self._settle(strand, priority)
+        return True
+
+    def _settle(self, strand: Strand, priority: int) -> None:
+        """Note that stored messages were read."""
+        strand.drop_empty(priority)
+        if strand.stored:  # of other priorities, too
+            self._in_memory.note_low(strand)
         self._offer(strand)
 
     def _count(self, strand: Strand, number: int) -> None:
@@ -99,13 +123,6 @@ class Strands(dict[str, Strand]):
         strand.waiting += number
         if strand.held:
             self.blocked += number
-
-    def _store(self, strand: Strand, priority: int, messages: int, edge: int) -> Stored:
-        if strand.stored is None:
-            strand.stored = {}
-        self.priorities.add(priority)
-        stored = strand.stored[priority] = Stored(messages, edge)
-        return stored
 
     def _keep(self, strand: Strand, run: Run, size: int) -> None:
         """Put messages in memory."""
@@ -151,7 +168,8 @@ class Strands(dict[str, Strand]):
         place = strand.next()
         if place is None:
             self._places.forget(strand)
-            del self[strand.key]
+            if not strand.stored:  # else some is being read
+                del self[strand.key]
         elif strand.place is None or strand.place[:2] != place[:2]:
             self._places.put(place)
 
@@ -272,19 +290,10 @@ class Strands(dict[str, Strand]):
             self.remove(entry)
         return spent
 
-    # -- what is not in memory ----------------------------------------------------------------------------------------
-
     def hungry(self) -> Iterator[tuple[int, str, Stored, int]]:
         """Iterate over (priority, key, what is stored, how many) for which the journal is to be asked for more."""
         return self._in_memory.hungry(self._places)
 
-    # -- looking ------------------------------------------------------------------------------------------------------
-
     def after(self, priority: int, message_id: int) -> Iterator[Entry]:
         """Iterate over the messages of a priority in memory with greater ids, in order."""
         return self._runs.after(priority, message_id)
-
-    def sources(self, priority: int) -> list[tuple[int, str]]:
-        """Return (edge, key) of all strands of which messages of a priority are stored."""
-        stored = [(strand.key, strand.stored.get(priority)) for strand in self.values() if strand.stored]
-        return [(each.edge, key) for key, each in stored if each is not None and each.messages]

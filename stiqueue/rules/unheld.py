@@ -94,8 +94,8 @@ class Unheld:
     def load(self, priority: int, key: str, runs: list[Run], now: float) -> None:
         """Take in a page from the log: the next stored messages of a priority and key."""
         if key:
-            number, last_id = sum(map(len, runs)), runs[-1].last_id
-            self.ready.strands.load(priority, key, number, last_id, list(self._good(runs, now)))
+            self.ready.strands.begin_load(priority, key, runs)
+            self.ready.strands.load(priority, key, list(self._good(filter(None, runs), now)))
             return
         lane = self.ready.lanes[priority]
         lane.load(runs)
@@ -104,11 +104,9 @@ class Unheld:
 
     def adopt(self, entry: Entry) -> None:
         """Take in one stored message that was read alone, unless it is in memory by now."""
-        lane = self.ready.lanes[entry.properties.priority]
-        if lane.is_stored(entry.id):
-            lane.adopt(entry)
-            if entry.properties.expires_at is not None:
-                self.mortal.set(entry.id, entry.properties.expires_at, entry)
+        expires_at = entry.properties.expires_at
+        if self.ready.adopt(entry) and expires_at is not None:
+            self.mortal.set(entry.id, expires_at, entry)
 
     # -- going out ----------------------------------------------------------------------------------------------------
 
@@ -124,6 +122,10 @@ class Unheld:
     def find(self, message_id: int) -> Entry | None:
         """Return a message in memory by its id, or None."""
         return self.due.get(message_id) or self.ready.find(message_id)
+
+    def is_stored(self, message_id: int) -> bool:
+        """Whether a message is not in memory, and may be in the log alone; if not, it is leased or not there."""
+        return self.find(message_id) is None and self.ready.is_stored(message_id)
 
     def withdraw(self, entry: Entry, now: float) -> bool:
         """Remove a message that `find` has returned; return whether it is good, that is, has not expired."""

@@ -81,8 +81,6 @@ class EngineMachine(RuleBasedStateMachine):
         """All that were ever given to a consumer, also those settled long ago."""
         self.delivered: dict[str, tuple[str, int, int]] = {}
         """By lease id: which message it was (queue and id), and its how-manyth delivery."""
-        self.restored: set[tuple[str, int]] = set()
-        """Messages with a key at the last restart: if the file alone has them, nobody finds them by their ids."""
         self.bodies = 0
         self.steps = 0
         """How many since the last start."""
@@ -195,8 +193,7 @@ class EngineMachine(RuleBasedStateMachine):
     def subscribe_exactly(self, which: list[int], prefetch: int, ack_timeout: float | None) -> None:
         """Ask for messages by their ids, leased ones and ids that no message has among them."""
         queue = QUEUES[which[0] % 5 == 0]
-        known = {(each.queue, each.id) for each in self.model.messages} - self.restored
-        here = [*sorted(each for of, each in known if of == queue), 10**6]
+        here = [*sorted(each.id for each in self.model.messages if each.queue == queue), 10**6]
         ids = list(dict.fromkeys(here[each % len(here)] for each in which))
         timeout = None if ack_timeout is None else _of(queue, ack_timeout)
         worker = Worker(queue, prefetch, timeout, concurrency=prefetch, wanted=list(ids))
@@ -442,7 +439,6 @@ class DurableMachine(EngineMachine):
         for each in self.model.messages:
             if each.queue == "q.dead" and each.id > known:
                 each.id = ids.get(each.body, 0)
-        self.restored = {(each.queue, each.id) for each in self.model.messages if each.key}
 
     def settle_down(self) -> None:
         assert isinstance(self.engine, LocalEngine)

@@ -153,6 +153,38 @@ def test_chosen_dead_letters_are_redriven(any_client: BaseClient) -> None:
     assert any_client.redrive(ids=[]) == 0
 
 
+def test_messages_with_a_key_are_found_in_the_file(tmp_path: Path) -> None:
+    """After a restart the file alone has most of them: those of 300 keys, and those behind others of their key."""
+    data = tmp_path / "queue.db"
+    with SQServer(port=0, data=data) as server, SQClient(port=server.port) as client:
+        for number in range(900):
+            client.enq_soon(str(number), key=f"k{number % 300}", priority=number % 2)
+        client.flush()
+    with SQServer(port=0, data=data) as server, SQClient(port=server.port) as client:
+        ids = {int(message): message.id for message in client.peek_messages()}
+        for number in (899, 599, 450, 250):
+            message = client.take(ids[number])
+            assert message is not None
+            assert (int(message), message.key) == (number, f"k{number % 300}")
+            with pytest.raises(MessageLeased):
+                client.take(message.id)
+            assert ids[number] not in {each.id for each in client.peek_messages()}
+            assert message.ack()
+            assert client.take(message.id) is None
+        assert client.cancel(ids[898], ids[297], ids[899]) == 2
+        assert client.replace(ids[598], "1598")
+        assert client.reschedule(ids[597], 3_600)
+        left = set(ids) - {899, 599, 450, 250, 898, 297, 598, 597} | {1598}
+        assert {int(message) for message in client.peek_messages()} == left
+        assert (client.cnt(), client.counts().delayed) == (len(left), 1)
+        taken: list[tuple[str, int, int]] = []
+        while (message := client.deq(timeout=0)) is not None:
+            taken.append((message.key, -message.priority, message.id))
+    assert len(taken) == len(left)
+    of_keys = [[place for place in taken if place[0] == key] for key in {key for key, _, _ in taken}]
+    assert all(each == sorted(each) for each in of_keys), "in order within each key"
+
+
 @pytest.mark.parametrize("message_id", [0, -1, 2**64, "5", 1.5, None, True])
 def test_an_id_that_is_none_is_refused(any_client: BaseClient, message_id: Any) -> None:
     for call in (any_client.take, any_client.cancel, any_client.replace):

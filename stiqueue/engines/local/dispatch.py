@@ -157,7 +157,7 @@ class Dispatch:
         queue = consumer.queue
         if consumer.is_exact:
             leases = queue.backlog.lease_exactly(consumer, consumer.wanted, CHUNK_MESSAGES, CHUNK_BYTES, now)
-            if not leases and consumer.wanted and queue.backlog.ready.is_stored(consumer.wanted[0]):
+            if not leases and consumer.wanted and queue.backlog.unheld.is_stored(consumer.wanted[0]):
                 assert self._reader is not None
                 self._reader.fetch(consumer)
         else:

@@ -193,7 +193,9 @@ def _ready(
                 continue
             page = yield load(queue, priority, key, max(edge, now, last), size)
             if page:
-                found |= {entry.id: entry for entry in page}
+                with lock:
+                    gone = backlog.ready.gone(priority, key)
+                found |= {entry.id: entry for entry in page if entry.id not in gone}
                 first = min(first, page[0].id)
                 heapq.heappush(stored, (page[-1].id, key))
         # Up to here all are found: a full chunk has others behind it, and so has what is stored.

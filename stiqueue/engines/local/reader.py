@@ -56,7 +56,7 @@ class Reader:
 
     def fetch(self, consumer: LocalConsumer) -> None:
         """Read messages that `consumer` asks for by their ids and that are not in memory. It waits for them."""
-        is_stored = consumer.queue.backlog.ready.is_stored
+        is_stored = consumer.queue.backlog.unheld.is_stored
         ids = [each for each in islice(consumer.wanted, FETCH_MESSAGES) if is_stored(each)]
         consumer.coming += 1
         self._log.find(consumer.queue.name, ids, partial(self._fetched, consumer))
@@ -98,7 +98,7 @@ class Reader:
             queue = consumer.queue
             for entry in entries:
                 queue.backlog.unheld.adopt(entry)
-            gone = {each for each in ids if queue.backlog.ready.is_stored(each)}
+            gone = {each for each in ids if queue.backlog.unheld.is_stored(each)}
             consumer.wanted = deque(each for each in consumer.wanted if each not in gone)
             consumer.nudge(woken)
             self._after([queue], self._clock.monotonic(), woken)

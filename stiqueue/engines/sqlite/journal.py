@@ -135,11 +135,11 @@ class Journal:
         self._mailbox.put_load(read)
 
     def find(
-        self, queue: str, ids: Sequence[int], done: Callable[[Sequence[int], list[tuple[int, Row]]], None]
+        self, queue: str, ids: Sequence[int], done: Callable[[Sequence[int], list[tuple[LaneName, Row]]], None]
     ) -> None:
         """Read messages by `ids`, those without a due time, up to about 4 MiB.
 
-        `done` gets the ids that were looked for, and (priority, message) of those there, on the journal's thread.
+        `done` gets the ids that were looked for, and (lane, message) of those there, on the journal's thread.
         """
         self._mailbox.put_load(lambda: done(*self._store.find(queue, ids)))
 

@@ -96,9 +96,9 @@ class SqliteLog:
         self.journal.load(lane, after_id, limit, read)
 
     def find(self, queue: str, ids: Sequence[int], done: Found) -> None:
-        def found(looked_for: Sequence[int], rows: list[tuple[int, Row]]) -> None:
+        def found(looked_for: Sequence[int], rows: list[tuple[LaneName, Row]]) -> None:
             times = self._clock.monotonic(), int(self._clock.wall() * 1000)
-            done(looked_for, [Reader(LaneName(queue, priority), *times).entry(row) for priority, row in rows])
+            done(looked_for, [Reader(lane, *times).entry(row) for lane, row in rows])
 
         self.journal.find(queue, ids, found)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, groupby, repeat
 from typing import NamedTuple
 
-from stiqueue.engines.sqlite.rows import MAX_ID, Common, Row, row_crcs, shared_crc
+from stiqueue.engines.sqlite.rows import ID_BITS, MAX_ID, Common, Row, row_crcs, shared_crc
 
 PACK_BYTES = 3_900
 """The largest pack of several messages: it fills a page."""
@@ -98,6 +98,15 @@ FROM (SELECT key, length(parts) / {PART_BYTES} AS count, length(bodies) AS size
       FROM message WHERE {{}} ORDER BY key LIMIT ?)
 """
 """Where packs begin, how many messages each has and how many bytes, which SQLite knows without reading the bodies."""
+
+LANES_WITH = f"""
+SELECT lane.no, lane.queue, lane.priority FROM lane JOIN message
+    ON message.key = (SELECT max(key) FROM message WHERE key <= lane.no << {ID_BITS} | ?1)
+WHERE (lane.queue = ?2 OR lane.queue > ?3 AND lane.queue < ?4) AND lane.messages > 0 AND lane.last_id >= ?1
+    AND message.key >= lane.no << {ID_BITS}
+    AND message.key + length(message.parts) / {PART_BYTES} > lane.no << {ID_BITS} | ?1
+"""
+"""Finds the lanes of a queue (?2) that have a message with an id (?1); the places of its keys are between ?3 and ?4."""
 
 
 def lists_of(found: Sequence[str | None]) -> list[list[int]]:

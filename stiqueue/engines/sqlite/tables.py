@@ -16,7 +16,8 @@ from operator import ge, itemgetter
 from pathlib import Path
 from urllib.parse import quote
 
-from stiqueue.engines.sqlite.packs import AFTER, ONE_STEP, PART_BYTES, SIZES, lists_of, split
+from stiqueue.engines.local.change import LaneName
+from stiqueue.engines.sqlite.packs import AFTER, LANES_WITH, ONE_STEP, PART_BYTES, SIZES, lists_of, split
 from stiqueue.engines.sqlite.rows import (
     ID_BITS,
     KEY_MARK,
@@ -174,24 +175,23 @@ class Tables:
         base = lane_no << ID_BITS
         return self._rows(base | after_id, f"key <= {base | MAX_ID} AND due_ms IS NULL", limit)
 
-    def find(self, queue: str, ids: Sequence[int]) -> tuple[Sequence[int], list[tuple[int, Row]]]:
+    def find(self, queue: str, ids: Sequence[int]) -> tuple[Sequence[int], list[tuple[LaneName, Row]]]:
         """Read messages of a queue by `ids`, those without a due time, up to about READ_BYTES, checked.
 
-        Returns:
-            The ids that were looked for, and (priority, message) for each that is there.
+        Returns the ids that were looked for, and (lane, message) for each that is there.
         """
-        with self._reporting():
-            lanes = self._db.execute("SELECT no, priority FROM lane WHERE queue = ?", (queue,)).fetchall()
-        found: list[tuple[int, Row]] = []
-        size = 0
+        found, size = list[tuple[LaneName, Row]](), 0
         for number, message_id in enumerate(ids):
             if size > READ_BYTES:
                 return ids[:number], found
-            for no, priority in lanes:
+            places = message_id, queue, f"{queue}{KEY_MARK}", f"{queue}{chr(ord(KEY_MARK) + 1)}"
+            with self._reporting():
+                lanes = self._db.execute(LANES_WITH, places).fetchall()
+            for no, place, priority in lanes:
                 key = no << ID_BITS | message_id
                 for row in self._rows(key - 1, f"key <= {key} AND due_ms IS NULL", 1):
                     if row.key == key:
-                        found.append((priority, row))
+                        found.append((LaneName(queue, priority, place.partition(KEY_MARK)[2]), row))
                         size += len(row.body)
         return ids, found
 
