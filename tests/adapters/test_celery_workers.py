@@ -142,7 +142,7 @@ def due(begin: Begin, tasks: Any, seen: Callable[[], str], observer: SQClient, n
 def test_tasks_with_an_eta_wait_in_the_server(
     begin: Begin, tasks: Any, seen: Callable[[], str], observer: SQClient
 ) -> None:
-    due(begin, tasks, seen, observer, 200, 10)
+    due(begin, tasks, seen, observer, 100, 20)
 
 
 @pytest.mark.soak

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from support.waiting import PATIENCE
 
 from stiqueue import SQClient
+from stiqueue.web import search as searching
 from web.browser import Browser
 from web.console import Console
 
@@ -13,7 +15,10 @@ from web.console import Console
     "number",
     [10_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])],
 )
-def test_a_long_queue_is_usable(browser: Browser, console: Console, client: SQClient, number: int) -> None:
+def test_a_long_queue_is_usable(
+    browser: Browser, console: Console, client: SQClient, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "MOST_SECONDS", PATIENCE)
     client.enq_many([b'{"order": 123456}'] * (number - 1), queue="long", headers={"tenant": "acme"})
     client.enq("the last one", queue="long")
     middle = number // 2
