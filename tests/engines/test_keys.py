@@ -117,6 +117,18 @@ def test_a_key_is_read_by_priority(tmp_path: Path) -> None:
         assert bodies(drain(engine)) == [b"9"] * 30 + [b"3"] * 30 + [b"0"] * 30
 
 
+def test_messages_of_a_key_do_not_share_a_row(tmp_path: Path) -> None:
+    """They leave one at a time: otherwise each ack would write the remaining ones anew."""
+    path = tmp_path / "queue.db"
+    with opened(path) as engine:
+        enqueue(engine, b"a", b"b", b"c", key="one")
+        enqueue(engine, b"d", b"e", b"f")
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT length(parts) / 8 FROM message ORDER BY 1").fetchall() == [(1,), (1,), (1,), (3,)]
+    with opened(path) as engine:
+        assert bodies(drain(engine)) == [b"a", b"d", b"e", b"f", b"b", b"c"]
+
+
 def test_a_key_that_was_given_back_with_a_delay_is_held_up_after_a_restart(tmp_path: Path) -> None:
     with opened(tmp_path / "queue.db", window=SMALL) as engine:
         enqueue(engine, b"1", b"2", key="a")

@@ -143,7 +143,8 @@ class Writer:
         lane.last_id = max(lane.last_id, run.last_id)
         headers = write_headers(properties.headers, properties.unique_key)
         common = Common(properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers)
-        return pack(lane.no << ID_BITS | run.first_id, run.bodies, common)
+        # Those of a key are delivered one at a time, and each ack would write the rest of the pack anew.
+        return pack(lane.no << ID_BITS | run.first_id, run.bodies, common, alone=bool(properties.key))
 
     def _removed(self, remove: Remove, lanes: dict[LaneName, LaneRow]) -> Sequence[int]:
         """Subtract messages from the counters of their lane; return their keys."""
