@@ -20,7 +20,7 @@ from .conftest import Place
 from .test_deq import take
 
 NUMBER = 12
-LATER = 1.0
+LATER = 1.5
 """Seconds after which a client knows, too, that a lease is gone: it is late by as much as its first response was."""
 
 
@@ -35,7 +35,7 @@ def drain(other: BaseClient, number: int) -> None:
 
 @pytest.mark.parametrize("prefetch", [2, NUMBER])
 def test_a_loop_sees_nothing_whose_lease_has_run_out(place: Place, other: BaseClient, prefetch: int) -> None:
-    client = place.client(ack_timeout=0.2)
+    client = place.client(ack_timeout=1.0)
     other.enq_many(map(str, range(NUMBER)))
     seen: list[bytes] = []
     for message in client.consume(prefetch):
@@ -57,7 +57,7 @@ def test_a_loop_goes_on_with_what_is_still_leased(place: Place, other: BaseClien
 
 
 def test_deq_returns_nothing_whose_lease_has_run_out(place: Place, other: BaseClient) -> None:
-    client = place.client(ack_timeout=0.2)
+    client = place.client(ack_timeout=1.0)
     other.enq_many(["a", "b", "c"])
     take(client)
     drain(other, 3)
@@ -111,7 +111,7 @@ def test_a_worker_begins_nothing_whose_lease_has_run_out(server: SQServer, near:
         stuck.set()
         assert go_on.wait(PATIENCE)
 
-    worker = Worker(work, threads=1, port=server.port, ack_timeout=0.2)
+    worker = Worker(work, threads=1, port=server.port, ack_timeout=1.0)
     running = Call(worker.run)
     near.enq_many(["a", "b", "c"])
     assert stuck.wait(PATIENCE)

@@ -59,6 +59,10 @@ class Worker:
 
         return await asyncio.wait_for(wait(), self._patience)
 
+    async def woken(self) -> None:
+        """Wait until the engine has called `wake` since the last messages."""
+        await asyncio.wait_for(self._rung.wait(), self._patience)
+
     async def rest(self) -> list[Delivered]:
         """Wait until the subscription has ended; return what came."""
 

@@ -59,7 +59,7 @@ def test_01_consumer_sigkill_holding_leases(run: Run) -> None:
 @pytest.mark.alone  # compares two rates
 @pytest.mark.parametrize(
     ("credit", "number"),
-    [(1, 20_000), *(pytest.param(credit, 100_000, marks=pytest.mark.slow) for credit in (1, 50))],
+    [(1, 20_000), *(pytest.param(credit, 100_000, marks=pytest.mark.soak) for credit in (1, 50))],
 )
 def test_10_sleeping_consumer_tiny_messages(run: Run, credit: int, number: int) -> None:
     """A consumer that reads once and sleeps holds exactly what it asked for, of `number` messages of 100 bytes.

@@ -116,11 +116,11 @@ def peak_and_drain(run: Run, data: Path, number: int, cycles: int) -> None:
 
 @pytest.mark.slow
 def test_29_a_backlog_is_drained_again_and_again(run: Run, tmp_path: Path) -> None:
-    """100,000 messages, three times: the file is no larger the third time, and hardly anything is in memory.
+    """40,000 messages, three times: the file is no larger the third time, and hardly anything is in memory.
 
     The server is killed at each peak, and starts on all that is there.
     """
-    peak_and_drain(run, tmp_path / "stiqueue.db", 100_000, 3)
+    peak_and_drain(run, tmp_path / "stiqueue.db", 40_000, 3)
 
 
 @pytest.mark.soak
