@@ -16,8 +16,7 @@ import grpc.aio
 from stiqueue.client.calls import forking
 from stiqueue.client.calls.endpoint import Endpoint
 from stiqueue.client.calls.gate import GATE
-from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Metadata, Source, public_pipe
-from stiqueue.client.calls.parcel import Item
+from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Source
 from stiqueue.wire import greenlets
 
 
@@ -38,9 +37,6 @@ class AioResponses:
     @property
     def is_over(self) -> bool:
         return self._cancelled or bool(self._call.done())
-
-    def send_now(self, item: Item) -> bool:
-        return False
 
     async def read(self) -> Any | None:
         try:
@@ -77,7 +73,7 @@ class _Requests:
         return self
 
     async def __anext__(self) -> Any:
-        take, pause, stalled = self._feed.take, self._feed.pause, self._feed.stalled
+        take, pause, _, _, stalled = self._feed
         while not self.has_ended:
             self._bell.clear()
             request = take()
@@ -115,15 +111,12 @@ class _Requests:
 class AioPipe:
     """See `PipeCall`. For the tasks of one event loop."""
 
-    def __init__(self, channel: Any, metadata: Metadata, feed: Source, ended: Callable[[], None]) -> None:
+    def __init__(self, method: Any, feed: Source, ended: Callable[[], None]) -> None:
         self._requests = _Requests(feed)
-        self.ring = self.go_on = self._requests.ring
-        self._call = public_pipe(channel, metadata, self._requests, feed.heard)
+        self.ring = self._requests.ring
+        self._call: Any = method(self._requests)
         self._call.add_done_callback(lambda _: ended())
         GATE.park_before_fork(self)
-
-    def send_now(self, item: Item) -> bool:
-        return False
 
     async def read(self) -> Any | None:
         try:
@@ -186,9 +179,9 @@ class AioCalls:
     def stream(self, method: Any, request: Any, ended: Callable[[], None]) -> AioResponses:
         return AioResponses(self._begin(method, request, None), ended)
 
-    def pipe(self, channel: Any, metadata: Metadata, feed: Source, ended: Callable[[], None]) -> AioPipe:
+    def pipe(self, method: Any, feed: Source, ended: Callable[[], None]) -> AioPipe:
         try:
-            return AioPipe(channel, metadata, feed, ended)
+            return AioPipe(method, feed, ended)
         except grpc.aio.UsageError as error:
             raise ChannelClosed from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import nullcontext, suppress
 from typing import Any
@@ -10,11 +12,16 @@ from weakref import WeakSet
 import grpc
 
 from stiqueue.client.calls import forking
-from stiqueue.client.calls.blocking_pipe import BlockingPipe
 from stiqueue.client.calls.endpoint import Endpoint
 from stiqueue.client.calls.gate import GATE, guard_again, guards_again
-from stiqueue.client.calls.kinds import ChannelClosed, Metadata, Source
+from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Source
 from stiqueue.wire import greenlets
+
+PARK_SECONDS = 5.0
+"""How long a fork waits for the answers of a pipe; requests without one are sent again."""
+CHECK_SECONDS = 0.2
+"""How often a waiting fork checks whether the pipe has ended."""
+
 
 WAKE_SECONDS = 1.0
 """The timeout of the call that wakes gRPC's thread before a fork; after as long the thread wakes by itself."""
@@ -59,6 +66,94 @@ class BlockingResponses:
         if call is not None:
             GATE.visit()
             call.cancel()
+
+
+class _Requests:
+    """Iterates over the requests of a pipe, on a thread of gRPC."""
+
+    def __init__(self, feed: Source) -> None:
+        self._feed = feed
+        self._bell = threading.Lock()
+        """Locked until somebody rings."""
+        self._was_sent = False
+        self.was_heard = False
+        self.is_parked = False
+        """Whether to take no more requests."""
+        self.answered = threading.Event()
+        """While parked: set at each answer."""
+        self.has_ended = False
+
+    def __iter__(self) -> _Requests:
+        return self
+
+    def __next__(self) -> Any:
+        take, pause, _, _, stalled = self._feed
+        while not self.has_ended:
+            request = None if self.is_parked else take()
+            if request is not None:
+                self._was_sent = True
+                return request
+            seconds = pause()
+            is_silent = self._was_sent and not self.was_heard
+            if is_silent:
+                seconds = STALL_SECONDS if seconds is None else min(seconds, STALL_SECONDS)
+            has_rung = self._bell.acquire(timeout=-1 if seconds is None else seconds)
+            if is_silent and not has_rung and not self.was_heard:
+                with GATE.let_in():
+                    stalled()
+        raise StopIteration
+
+    def ring(self) -> None:
+        with suppress(RuntimeError):  # it has been rung already
+            self._bell.release()
+        if self.is_parked:
+            self.answered.set()
+
+
+class BlockingPipe:
+    """See `PipeCall`."""
+
+    def __init__(self, method: Any, feed: Source, ended: Callable[[], None]) -> None:
+        self._feed = feed
+        self._requests = _Requests(feed)
+        self.ring = self._requests.ring
+        self._over = over = threading.Event()
+
+        def end() -> None:
+            over.set()
+            ended()
+
+        self._call: Any = method(self._requests)
+        if not self._call.add_callback(end):
+            end()  # it is over already
+        GATE.park_before_fork(self)
+
+    async def read(self) -> Any | None:
+        call = self._call
+        if call is None:
+            raise ChannelClosed
+        # No visit: a fork waits for the answers, see `park`.
+        response = next(call, None)
+        self._requests.was_heard = True
+        return response
+
+    def cancel(self) -> None:
+        self._requests.has_ended = True
+        self.ring()
+        call, self._call = self._call, None  # see `BlockingResponses`
+        if call is not None:
+            GATE.visit()
+            call.cancel()
+
+    def park(self) -> None:
+        """Send nothing more, wait for the answers in flight, and end. The next pipe continues."""
+        self._requests.is_parked = True
+        deadline = time.monotonic() + PARK_SECONDS
+        while self._feed.is_waiting() and not self._over.is_set() and (left := deadline - time.monotonic()) > 0:
+            self._requests.answered.wait(min(left, CHECK_SECONDS))
+            self._requests.answered.clear()
+        self.cancel()
+        self._over.wait(CHECK_SECONDS)
 
 
 class BlockingCalls:
@@ -144,11 +239,11 @@ class BlockingCalls:
         self._streams.add(responses)
         return responses
 
-    def pipe(self, channel: Any, metadata: Metadata, feed: Source, ended: Callable[[], None]) -> BlockingPipe:
+    def pipe(self, method: Any, feed: Source, ended: Callable[[], None]) -> BlockingPipe:
         opening = object()
         try:
             GATE.enter(opening)  # a fork waits until the pipe is registered
-            return BlockingPipe(channel, metadata, feed, ended)
+            return BlockingPipe(method, feed, ended)
         except ValueError as error:
             raise ChannelClosed from error
         finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, TypeVar
 
 from stiqueue.client.calls.endpoint import Endpoint
 from stiqueue.client.calls.kinds import Calls, PipeCall, Responses, Source
 from stiqueue.errors import Closed
-from stiqueue.v1 import admin_pb2_grpc, queue_pb2_grpc
+from stiqueue.v1 import admin_pb2_grpc, pipe_pb2, queue_pb2_grpc
+from stiqueue.wire.metadata import PIPE_SERVICE_NAME
 
 T = TypeVar("T")
 
@@ -41,13 +41,22 @@ class _Connection:
 
     def __init__(self, channel: Any, metadata: Any) -> None:
         self.channel = channel
-        self.metadata = metadata
+        self._metadata = metadata
         self.stub: Any = queue_pb2_grpc.QueueServiceStub(channel)
         vars(self.stub).update(vars(admin_pb2_grpc.AdminServiceStub(channel)))
         self.calls = 0
         if metadata:
             for name, method in vars(self.stub).items():
                 setattr(self.stub, name, _Authorized(method, metadata))
+
+    def pipe(self, heard: Callable[[bytes], Any]) -> Any:
+        """Return the method that opens a pipe and parses its responses by `heard`."""
+        method = self.channel.stream_stream(
+            f"/{PIPE_SERVICE_NAME}/Pipe",
+            request_serializer=pipe_pb2.PipeRequest.SerializeToString,
+            response_deserializer=heard,
+        )
+        return _Authorized(method, self._metadata) if self._metadata else method
 
 
 class Connections:
@@ -95,8 +104,7 @@ class Connections:
         """Open a pipe."""
         connection = self._take()
         try:
-            ended = partial(self._give_back, connection)
-            return self._calls.pipe(connection.channel, connection.metadata, feed, ended)
+            return self._calls.pipe(connection.pipe(feed.heard), feed, lambda: self._give_back(connection))
         except BaseException:
             self._give_back(connection)
             raise

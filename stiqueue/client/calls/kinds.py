@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from stiqueue.client.calls.endpoint import Endpoint
-from stiqueue.client.calls.parcel import Item
-from stiqueue.v1.pipe_pb2 import PipeRequest
-from stiqueue.wire.metadata import PIPE_SERVICE_NAME
 
 A = TypeVar("A")
-Metadata = Sequence[tuple[str, str]]
 
-PIPE = f"/{PIPE_SERVICE_NAME}/Pipe"
-"""The method of a pipe."""
+
 STALL_SECONDS = 1.0
 """How long a new pipe may be silent. A server greets it at once, so after this, something on the way buffers it."""
 
@@ -45,7 +40,7 @@ class Responses(Protocol):
 
 
 class PipeCall(Protocol):
-    """A call that streams both ways. `read` and `go_on` are for one thread or task, all else for any."""
+    """A call that streams both ways. `read` is for one thread or task, all else for any."""
 
     async def read(self) -> Any | None:
         """Wait for the next response and return what `Source.heard` returned; None when the call ended well.
@@ -54,19 +49,8 @@ class PipeCall(Protocol):
         """
         ...
 
-    def send_now(self, item: Item) -> bool:
-        """Send an item at once, if nothing is being sent or waits for that; return whether it was or will be sent.
-
-        Otherwise put it where `Source.take` finds it, and `ring`.
-        """
-        ...
-
     def ring(self) -> None:
         """Announce that there may be something to send."""
-        ...
-
-    def go_on(self) -> None:
-        """Send what waited for the answer that was just read."""
         ...
 
     def cancel(self) -> None:
@@ -79,12 +63,8 @@ class Source(NamedTuple):
 
     take: Callable[[], Any | None]
     """Returns the next request; None when there is none for now."""
-    take_now: Callable[[Item], Any | None]
-    """Returns the request of this item; None when it has to wait for its turn."""
     pause: Callable[[], float | None]
     """Returns in how many seconds `take` has a request even if nobody rings; None: never."""
-    has_unsent: Callable[[], bool]
-    """Returns whether anything waits to be sent."""
     is_waiting: Callable[[], bool]
     """Returns whether a request is in flight."""
     heard: Callable[[bytes], Any]
@@ -122,12 +102,6 @@ class Calls(Protocol):
         """Make a call that streams its responses; `ended` is called once, however it ends."""
         ...
 
-    def pipe(self, channel: Any, metadata: Metadata, feed: Source, ended: Callable[[], None]) -> PipeCall:
-        """Open a pipe on a channel; `ended` is called once, however it ends."""
+    def pipe(self, method: Any, feed: Source, ended: Callable[[], None]) -> PipeCall:
+        """Make a call that streams both ways; `ended` is called once, however it ends."""
         ...
-
-
-def public_pipe(channel: Any, metadata: Metadata, requests: Any, heard: Callable[[bytes], Any]) -> Any:
-    """Return gRPC's own call of a pipe, which parses responses by `heard`; of either kind of channel."""
-    method = channel.stream_stream(PIPE, request_serializer=PipeRequest.SerializeToString, response_deserializer=heard)
-    return method(requests, metadata=metadata)

@@ -58,16 +58,14 @@ class Outbox:
         self._pipe = 0
         """The number of the pipe that may take requests; 0: none."""
 
-    # No lock on the way in. These append first, then look whether requests are in flight; an answer first ends its
-    # request, then looks for what is unsent. So one of the two sees the other.
-
-    def put(self, item: Item) -> bool:
-        """Add an item; return whether `take` would send it now, if it is the first."""
-        self._items.append(item)
-        return self._has_room(item.kind)
+    def put(self, item: Item) -> None:
+        """Add an item."""
+        self._items.append(item)  # atomic: no lock on the way in
 
     def put_ack(self, lease_id: str, done: Acked) -> bool:
         """Add a background ack; return whether `take` would send it now."""
+        # No lock per message. This appends first, then looks whether a request is in flight; an answer first ends its
+        # request, then looks for acks. So one of the two sees the other.
         self._acks.append((lease_id, done))
         return self._may_ack()
 
@@ -115,25 +113,15 @@ class Outbox:
             if pipe != self._pipe or len(self._unanswered) >= MOST_UNANSWERED:
                 return None
             parcel = self._next()
-            return None if parcel is None else self._begin(parcel)
-
-    def take_now(self, pipe: int, item: Item) -> pb.PipeRequest | None:
-        """Return the request of an item that was not put here; None if it cannot be the next one over `pipe`."""
-        with self._lock:
-            is_next = pipe == self._pipe and not self.has_unsent() and len(self._unanswered) < MOST_UNANSWERED
-            return self._begin(Parcel([item])) if is_next and self._has_room(item.kind) else None
-
-    def _has_room(self, kind: Hashable) -> bool:
-        return kind is None or self._kinds.get(kind, 0) < MOST_OF_A_KIND
-
-    def _begin(self, parcel: Parcel) -> pb.PipeRequest:
-        self._last += 1
-        parcel.request.number = self._last
-        self._unanswered[self._last] = parcel
-        kind = parcel.kind
-        if kind is not None:
-            self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        return parcel.request
+            if parcel is None:
+                return None
+            self._last += 1
+            parcel.request.number = self._last
+            self._unanswered[self._last] = parcel
+            kind = parcel.kind
+            if kind is not None:
+                self._kinds[kind] = self._kinds.get(kind, 0) + 1
+            return parcel.request
 
     def _next(self) -> Parcel | None:
         if self._again and (parcel := self._next_again()) is not None:
@@ -143,7 +131,7 @@ class Outbox:
         items = self._items
         while items and items[0].answered is None:  # given up
             items.popleft()
-        if not items or not self._has_room(items[0].kind):
+        if not items or (items[0].kind is not None and self._kinds.get(items[0].kind, 0) >= MOST_OF_A_KIND):
             return None
         first = items.popleft()
         if first.kind is None or not items:

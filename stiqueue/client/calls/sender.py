@@ -113,10 +113,9 @@ class Sender:
         """
         reply = _Reply(self._concurrency.turn())
         item = Item(request, kind, reply, tries)
+        self._outbox.put(item)
+        self._ring()
         try:
-            call = self._call
-            if (call is None or not call.send_now(item)) and self._outbox.put(item):
-                self._ring()
             await reply.turn.come(max(seconds, LEAST_SECONDS))
         finally:
             lost = self._give_up(item) if item.answered is not None else ""
@@ -235,7 +234,7 @@ class Sender:
                 if outcomes:
                     tell(outcomes)
                 if self._outbox.has_unsent():
-                    call.go_on()
+                    call.ring()
         except (Closed, ChannelClosed):
             return was_heard, None
         except grpc.RpcError as error:
@@ -248,16 +247,7 @@ class Sender:
 
     def _feed(self) -> Source:
         outbox = self._outbox
-        pipe = outbox.open()
-        return Source(
-            partial(outbox.take, pipe),
-            partial(outbox.take_now, pipe),
-            outbox.pause,
-            outbox.has_unsent,
-            outbox.is_waiting,
-            self._heard,
-            self._stalled,
-        )
+        return Source(partial(outbox.take, outbox.open()), outbox.pause, outbox.is_waiting, self._heard, self._stalled)
 
     def _heard(self, data: bytes) -> list[Outcome]:
         """Parse a response and return the outcomes, which the companion tells: here, gRPC holds a lock."""
