@@ -38,6 +38,8 @@ MERMAID = "mermaid@12.3.0"
 """What draws the diagrams, from npm. The theme would fetch it from another site whenever a page is shown."""
 MERMAID_HASH = "4113TdXeLAsMruJ79OpFL5O8+LTFXhQqZ260rF3tgUmiNAtRm4Uume04I+65PRN6yZ69J4f8rVYWW8zRk65UYw=="
 DRAWING = "assets/mermaid.min.js"
+STARS = ' data-md-component="source"'
+"""By this mark of a link the theme asks GitHub, whenever a page is shown, how many stars the repository has."""
 
 
 def gather() -> None:
@@ -160,11 +162,15 @@ class _Page(HTMLParser):
 
 
 def check() -> int:
-    """Put the sources of the pages beside them, for programs; report links that lead nowhere and return how many."""
+    """Finish the pages, and put their sources beside them, for programs; return how many links lead nowhere."""
     shutil.copytree(
         PAGES, SITE, ignore=lambda _, names: {n for n in names if n.endswith((".png", ".svg"))}, dirs_exist_ok=True
     )
-    pages = {path: _Page(path.read_text()) for path in SITE.rglob("*.html")}
+    pages = {}
+    for path in SITE.rglob("*.html"):
+        html = path.read_text().replace(STARS, "")
+        path.write_text(html)
+        pages[path] = _Page(html)
     wrong = []
     for path, page in pages.items():
         wrong += [f"{path.relative_to(SITE)}: {each}: of another site" for each in page.loaded if urlsplit(each).netloc]

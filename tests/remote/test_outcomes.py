@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from support.waiting import PATIENCE, Call, until
 from stiqueue import InvalidRequest, QueueFull, SQClient, SQServer, StiQueueError, Unavailable
 from stiqueue.client.calls.outbox import MOST_OF_A_KIND
 from stiqueue.client.dequeue import FEW
+from stiqueue.v1 import queue_pb2_grpc
 
 from .conftest import Connect
 
@@ -250,3 +252,43 @@ def test_the_exception_of_a_signal_handler_is_that_of_its_own_call_alone(server:
             assert client.enq("next") == 6
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_call_that_ends_without_a_response_has_an_unknown_outcome(
+    server: SQServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As grpcio 1.71 may end one whose deadline meets the answer. It is repeated, under the same request id."""
+    seen: list[str] = []
+
+    class Losing:
+        """A method that loses the first response."""
+
+        def __init__(self, method: Any) -> None:
+            self._method = method
+
+        def future(self, request: Any, **options: Any) -> Any:
+            seen.append(request.request_id)
+            call = self._method.future(request, **options)
+            if len(seen) > 1:
+                return call
+            assert call.result().first_id == 1  # the server has done it
+            lost: Future[None] = Future()
+            lost.set_result(None)
+            return lost
+
+        def __call__(self, request: Any, **options: Any) -> Any:
+            seen.append(request.request_id)
+            return self._method(request, **options)
+
+    original = queue_pb2_grpc.QueueServiceStub.__init__
+
+    def init(stub: Any, channel: Any) -> None:
+        original(stub, channel)
+        stub.Enq = Losing(stub.Enq)
+
+    monkeypatch.setattr(queue_pb2_grpc.QueueServiceStub, "__init__", init)
+    with SQClient(port=server.port) as client:
+        assert client.enq_many(["a", "b"]) == 2
+        assert client.cnt() == 2
+    assert len(seen) == 2
+    assert len(set(seen)) == 1

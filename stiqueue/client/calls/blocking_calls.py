@@ -14,7 +14,7 @@ import grpc
 from stiqueue.client.calls import forking
 from stiqueue.client.calls.endpoint import Endpoint
 from stiqueue.client.calls.gate import GATE, guard_again, guards_again
-from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Source
+from stiqueue.client.calls.kinds import STALL_SECONDS, ChannelClosed, Source, WithoutResponse
 from stiqueue.wire import greenlets
 
 PARK_SECONDS = 5.0
@@ -156,6 +156,13 @@ class BlockingPipe:
         self._over.wait(CHECK_SECONDS)
 
 
+def _answer(response: Any) -> Any:
+    """Return the response of a call; None is what grpcio 1.71 sometimes returns when the deadline meets the answer."""
+    if response is None:
+        raise WithoutResponse
+    return response
+
+
 class BlockingCalls:
     """See `Calls`. gRPC raises ValueError for a call on a closed channel."""
 
@@ -197,7 +204,7 @@ class BlockingCalls:
     async def unary(self, method: Any, request: Any, timeout: float) -> Any:
         call = object()
         try:
-            return method(request, timeout=GATE.enter(call, timeout))
+            return _answer(method(request, timeout=GATE.enter(call, timeout)))
         except ValueError as error:
             raise ChannelClosed from error
         finally:
@@ -214,7 +221,7 @@ class BlockingCalls:
         call.add_done_callback(lambda _: ended())
 
         async def response() -> Any:
-            return call.result()
+            return _answer(call.result())
 
         return response
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import grpc
+
 from stiqueue.client.calls.endpoint import Endpoint
 
 A = TypeVar("A")
@@ -16,6 +18,24 @@ STALL_SECONDS = 1.0
 
 class ChannelClosed(Exception):
     """Raised by calls on a closed channel."""
+
+
+class WithoutResponse(grpc.RpcError):
+    """Raised when a unary call ended well but without a response: what the server did is unknown."""
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status code, as `grpc.Call` does."""
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        """Return the text of the status."""
+        return "the call ended without a response"
+
+    def trailing_metadata(self) -> Any:
+        """Return the metadata that came with the status."""
+        return ()
+
+    initial_metadata = trailing_metadata
 
 
 class Responses(Protocol):

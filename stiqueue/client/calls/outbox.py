@@ -230,12 +230,12 @@ class Outbox:
     def take_all(self) -> list[Parcel]:
         """Remove and return everything unanswered and unsent."""
         with self._lock:
+            self._kinds.clear()  # first: whoever adds from now on finds room, and rings
             parcels = [*self._unanswered.values(), *(parcel for _, parcel in self._again), *self._take_items()]
             while self._acks:
                 parcels.append(self._gathered())
             self._again.clear()
             self._unanswered.clear()
-            self._kinds.clear()
             self._pipe = 0
             return [parcel for parcel in parcels if parcel.is_awaited]
 

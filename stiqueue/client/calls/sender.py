@@ -176,7 +176,7 @@ class Sender:
         try:
             while True:
                 if self.is_avoided and not self._closed.is_set():
-                    await self._joint.make(self._divert())
+                    await self._joint.make(_divert(self._outbox.take_all()))
                     if self._has_ended(self._outbox.has_unsent):
                         return
                     continue
@@ -191,12 +191,12 @@ class Sender:
                         tell(self._outbox.lose(Unavailable("connection lost: no answer over the pipe")))
                     with self._lock:
                         self._call = None
-                        if not self.is_avoided:  # the next request tries a pipe again
-                            self._companion = None
-                    if self._companion is None:
-                        await self._joint.make(self._divert())
-                        return
-                    continue
+                        if self.is_avoided:
+                            continue
+                        self._companion = None  # the next request tries a pipe again
+                        parcels = self._outbox.take_all()  # none of those that the next companion has
+                    await self._joint.make(_divert(parcels))
+                    return
                 details = "the server closed the pipe" if error is None else error.details() or ""
                 why = f"{details}{hint(details)}"
                 tell(self._outbox.lose(Unavailable(why)))
@@ -210,7 +210,8 @@ class Sender:
         except BaseException:  # the event loop ends and cancels the task
             with self._lock:
                 self._companion = self._call = None
-            tell(self._outbox.lose(Unavailable("the pipe was closed")))
+                outcomes = self._outbox.lose(Unavailable("the pipe was closed"))  # not that of the next companion
+            tell(outcomes)
             raise
 
     def _has_ended(self, goes_on: Callable[[], bool]) -> bool:
@@ -275,11 +276,11 @@ class Sender:
         if call is not None:
             call.cancel()
 
-    def _divert(self) -> list[Parcel]:
-        """Let flows make calls of their requests; return the parcels of several items and those of background acks."""
-        parcels = self._outbox.take_all()
-        _send_away([parcel for parcel in parcels if len(parcel.items) == 1 and parcel.kind is not ACKS])
-        return [parcel for parcel in parcels if len(parcel.items) > 1 or parcel.kind is ACKS]
+
+def _divert(parcels: list[Parcel]) -> list[Parcel]:
+    """Let flows make calls of their requests; return the parcels of several items and those of background acks."""
+    _send_away([parcel for parcel in parcels if len(parcel.items) == 1 and parcel.kind is not ACKS])
+    return [parcel for parcel in parcels if len(parcel.items) > 1 or parcel.kind is ACKS]
 
 
 def _send_away(parcels: list[Parcel]) -> None:
