@@ -94,6 +94,7 @@ class Loop(Feed, Generic[M]):
         try:
             if leases is not None:
                 if handed_out and len(await leases.finish(handed_out, seconds)) < len(handed_out):
+                    await leases.give_back_ahead(finishes=False)
                     return
                 await leases.quit()
         except Closed:

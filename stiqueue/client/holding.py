@@ -72,8 +72,7 @@ class Holding(Generic[M]):
         """
         session, queue, ahead, unsettled = self._session, self.queue, self.ahead, self.unsettled
         wrap, auto_ack, ack = session.message.wrap, session.options.auto_ack, session.connected().ack_soon
-        acks, answered, note_settled = self._acks, self._acks.answered, self._settled.append
-        gone = []
+        acks, answered, note_settled, gone = self._acks, self._acks.answered, self._settled.append, list[str]()
         while ahead:
             try:
                 delivered = ahead.popleft()
@@ -183,7 +182,8 @@ class Holding(Generic[M]):
             patience = Patience.of(timeout)
             self._begin(message.lease_id)
             # The ack in `enq` would bring another message, which nobody asked for.
-            if self.ends and await self.finish([message.lease_id], timeout):
+            # The server knows whether a stale lease matters: a repetition is answered as the first time.
+            if self.ends and await self.finish([message.lease_id], timeout) and splits:
                 raise LeaseStale(f"message {message.id} of {message.queue} is no longer held")
             new_id = await hand_over(by, batch, patience.left, splits)
         except BaseException:
@@ -266,8 +266,7 @@ class Holding(Generic[M]):
     def orphan(self) -> None:
         """Give back the messages ahead, which no thread will take. For finalizers: no lock, no waiting."""
         self.ends = True
-        is_awaited = self.unsettled and not self._is_abandoned
-        self._session.part_with(self, self._give_back_ahead if is_awaited else self._quit)
+        self._session.part_with(self, self.give_back_ahead if self.unsettled and not self._is_abandoned else self._quit)
 
     def fail(self) -> None:
         """Give back all messages: the task that took them failed. Does not wait."""
@@ -287,13 +286,15 @@ class Holding(Generic[M]):
         await self.quit()
         self._session.drop(self)
 
-    async def _give_back_ahead(self) -> None:
-        """Give back the messages `ahead`; the stream lives until the messages handed out are settled."""
-        ahead = [delivered.lease_id for delivered in self.ahead]
-        self.ahead.clear()
-        with suppress(StiQueueError):
-            await self.finish(list(self.unsettled), CLOSE_SECONDS)
-            if ahead:
-                await self._session.connected().settle(
-                    Settlement(ahead, Outcome.REQUEUE, untouched=True), CLOSE_SECONDS
-                )
+    async def give_back_ahead(self, finishes: bool = True) -> None:
+        """Give back the messages `ahead`, from any thread; the stream lives until those handed out are settled."""
+        lease_ids = []
+        with suppress(IndexError):
+            while True:  # one by one: the loop may take some of them meanwhile
+                lease_ids.append(self.ahead.popleft().lease_id)
+        with suppress(StiQueueError):  # the end of the stream gives them back
+            if finishes:
+                await self.finish(list(self.unsettled), CLOSE_SECONDS)
+            if any(lease_ids):
+                back = Settlement(lease_ids, Outcome.REQUEUE, untouched=True)
+                await self._session.connected().settle(back, CLOSE_SECONDS)

@@ -6,6 +6,7 @@ from typing import Any
 
 from stiqueue.arguments import check_text
 from stiqueue.client.session import Session
+from stiqueue.errors import InvalidRequest
 from stiqueue.limits import count_of
 from stiqueue.message import Counts, PeekedMessage, PeekQuery, State
 
@@ -32,7 +33,11 @@ async def peek(
 ) -> bytes:
     """Return the bodies of the next `n` ready messages (0: all), joined by `sep`; nothing is taken."""
     check_text("sep", sep, "BAD_OPTION")
-    return sep.encode().join(await peek_messages(session, n, queue=queue, timeout=timeout))
+    try:
+        separator = sep.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"sep: {error}", "BAD_OPTION") from None
+    return separator.join(await peek_messages(session, n, queue=queue, timeout=timeout))
 
 
 async def peek_messages(

@@ -87,7 +87,7 @@ async def replace(
     """Enqueue a message instead of another, ready or delayed, in one step: both happen or neither.
 
     The new message stands behind all others of its priority. It has the body, the priority and the headers of the old
-    one as far as you give no others; but not its delay and its ttl.
+    one as far as you give no others, and its key and unique key; but not its delay and its ttl.
 
     Args:
         message_id: the id of the message to replace.
@@ -121,6 +121,8 @@ async def replace(
             delay=delay,
             ttl=ttl,
             headers=message.headers if headers is None else headers,
+            key=message.key or None,
+            unique_key=message.unique_key or None,
             timeout=timeout,
         )
     finally:
@@ -156,4 +158,6 @@ def each_feed(session: Session[Any], queue: str, message_ids: Iterable[int]) -> 
     ids = list(dict.fromkeys(given))
     for start in range(0, len(ids), MAX_IDS):
         part = ids[start : start + MAX_IDS]
-        yield Feed(session, Subscription(queue, len(part), consumer=session.options.consumer, ids=part))
+        options = session.options
+        asked = Subscription(queue, len(part), ack_timeout=options.ack_timeout, consumer=options.consumer, ids=part)
+        yield Feed(session, asked)

@@ -30,7 +30,8 @@ REDRIVE_PREFETCH = 100
 async def purge(session: Session[Any], /, *, queue: str | None = None, state: State = State.READY) -> int:
     """Drop every message of a queue in one state; return how many. Leased messages stay.
 
-    So do ready messages that wait for another of their key.
+    So do ready messages that wait for another of their key, and those of a queue that is paused or has reached its
+    `max_leased`: consumers get none of them.
 
     Args:
         queue: the queue; default: the client's.
@@ -76,7 +77,8 @@ async def redrive(
 ) -> int:
     """Move up to `n` (0: all) dead letters of a queue back to where they came from; return how many.
 
-    With `ids` only those dead letters, by their ids in the dead letter queue; those that a consumer holds stay.
+    With `ids` only those dead letters, by their ids in the dead letter queue; those that a consumer holds stay. While
+    the dead letter queue is paused, only those chosen by `ids` move.
 
     Enqueues each and acks its dead letter in one step (on a cluster: in two), under a `request_id` derived from the
     dead letter's id, so that a crash neither loses nor doubles one. Goes on when the connection is lost.

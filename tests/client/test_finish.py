@@ -26,8 +26,8 @@ def test_what_was_sent_ahead_goes_back_at_once(by_hand: BaseClient, other: BaseC
     held = list(islice(loop, 2))
     until(lambda: other.counts().leased, 4)
     loop.finish()
+    until(other.peek, b"c,d,e,f")  # although nobody asks the loop for the next one
     rest = Call(list, loop)
-    until(other.peek, b"c,d,e,f")
     assert [message.attempt for message in other.peek_messages()] == [0, 0, 0, 0]
     assert not rest.is_over()
     assert [message.ack() for message in held] == [True, True]

@@ -96,6 +96,42 @@ def test_a_hand_over_after_the_connection_was_closed_is_too_late(place: Place, o
     assert other.cnt(queue="next") == 0
 
 
+@pytest.mark.parametrize("auto_ack", [True, False])
+def test_a_hand_over_that_was_done_before_is_answered_and_acks(place: Place, other: BaseClient, auto_ack: bool) -> None:
+    """By a worker that died before its ack, or by this one, whose first call may have had no answer."""
+    client = place.client(auto_ack=auto_ack)
+    other.enq_many(list("ab"))
+    first = other.enq("next", queue="next", request_id="r")
+    message = take(client)
+    for _ in range(2):
+        assert message.ack_and_enq("next", queue="next", request_id="r") == first
+    assert (other.cnt(queue="next"), other.counts().acked) == (1, 1)
+    others_have(other, (b"b", 1))
+
+
+def test_a_loop_goes_on_after_a_hand_over_that_was_done_before(client: BaseClient, other: BaseClient) -> None:
+    other.enq_many(list("ab"))
+    other.enq("next", queue="next", request_id="r")
+    seen = []
+    for message in client.consume(timeout=1.0):
+        seen.append(bytes(message))
+        message.ack_and_enq("next", queue="next", request_id="r" if message == b"a" else None)
+    assert seen == [b"a", b"b"]
+    assert (other.cnt(queue="next"), other.counts().acked) == (2, 2)
+
+
+@pytest.mark.parametrize("auto_ack", [True, False])
+def test_a_message_that_is_given_back_untouched_waits_for_its_delay(
+    place: Place, other: BaseClient, auto_ack: bool
+) -> None:
+    client = place.client(auto_ack=auto_ack)
+    other.enq_many(list("ab"))
+    assert take(client).requeue(3600, untouched=True)
+    counts = other.counts()
+    assert (counts.ready, counts.delayed, counts.leased) == (1, 1, 0)
+    assert take(client) == b"b"
+
+
 def test_enq_and_ack_refuses_what_is_no_message(client: BaseClient) -> None:
     with pytest.raises(InvalidRequest, match="message: "):
         client.enq_and_ack("b", b"a")  # type: ignore[arg-type]

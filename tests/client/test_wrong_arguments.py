@@ -132,6 +132,7 @@ CASES: list[Case] = [
     ("peek", (True,), {}, "n: True"),
     ("peek", (), {"sep": b","}, r"sep: b',' is of type bytes; write sep\.decode\(\)"),
     ("peek", (), {"sep": None}, "sep: None"),
+    ("peek", (), {"sep": "\ud800"}, "sep: .*surrogates not allowed"),
     ("peek", (), {"queue": 5}, "queue: 5"),
     ("peek_messages", (1.5,), {}, "n: 1.5 is no whole number"),
     ("peek_messages", (), {"state": "READY"}, r"state: 'READY' is of type str; write State\.READY"),

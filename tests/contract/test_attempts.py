@@ -66,6 +66,17 @@ async def test_a_client_that_leaves_gives_back_all_that_it_holds_as_untouched(be
     assert await attempts(bench) == [("b", 0), ("c", 0), ("d", 0)]
 
 
+async def test_a_client_that_leaves_may_give_back_with_a_delay(bench: Bench) -> None:
+    await bench.enq("a", "b")
+    worker = bench.worker(prefetch=2, concurrency=1)
+    a, _ = await worker.next()
+    leaving = Settlement([a.lease_id], Outcome.REQUEUE, delay=60.0, close_stream=True, untouched=True)
+    assert await ready(bench.engine.settle(leaving)) == []
+    assert worker.ended()
+    counts = await bench.counts()
+    assert (counts.ready, counts.delayed, counts.leased) == (1, 1, 0)
+
+
 async def test_what_was_handed_to_a_stream_and_never_sent_was_not_tried(bench: Bench) -> None:
     worker = bench.worker(ack_timeout=5.0)
     assert worker.nothing()

@@ -121,6 +121,31 @@ async def test_a_repeated_request_is_answered_although_it_acked_its_leases(bench
     assert (again.first_id, again.duplicate) == (first.first_id, True)
 
 
+async def test_a_repeated_request_acks_what_is_still_leased(bench: Bench) -> None:
+    """Of a worker that enqueued the next message and died before its ack: another one does the same, and is done."""
+    await bench.enq("job", "other", queue="jobs")
+    first = await bench.enq("next", request_id="r")
+    worker = bench.worker("jobs")
+    job = await worker.get()
+    again = await bench.enq("next", request_id="r", ack_lease_ids=lease_ids(job))
+    assert (again.first_id, again.duplicate) == (first.first_id, True)
+    assert await bench.peek_bodies() == ["next"]
+    assert (await worker.get()).body == b"other"
+    counts = await bench.counts("jobs")
+    assert (counts.ready, counts.leased, counts.acked) == (0, 1, 1)
+
+
+async def test_requests_that_come_together_under_one_id_ack_the_leases_of_each(bench: Bench) -> None:
+    await bench.enq("a", "b", queue="jobs")
+    a, b = await bench.worker("jobs", prefetch=2).next()
+    both = [bench.enq("next", request_id="r", ack_lease_ids=lease_ids(each)) for each in (a, b)]
+    one, other = await asyncio.gather(*both)
+    assert one.first_id == other.first_id
+    assert await bench.peek_bodies() == ["next"]
+    counts = await bench.counts("jobs")
+    assert (counts.ready, counts.leased, counts.acked) == (0, 0, 2)
+
+
 # -- acknowledging in the same step -----------------------------------------------------------------------------------
 
 

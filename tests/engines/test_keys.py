@@ -117,6 +117,29 @@ def test_a_key_is_read_by_priority(tmp_path: Path) -> None:
         assert bodies(drain(engine)) == [b"9"] * 30 + [b"3"] * 30 + [b"0"] * 30
 
 
+def test_a_look_right_after_a_start_misses_nothing(tmp_path: Path) -> None:
+    """While it looks, the engine reads messages of the file into memory."""
+    path = tmp_path / "queue.db"
+    with opened(path, sync=False) as engine:
+        for number in range(60):
+            key, priority = ("", "a", "b", "c")[number % 4], (0, 1, 255)[number % 3]
+            enqueue(engine, b"%d" % number, key=key, priority=priority, delay=1_000.0 if number % 5 == 4 else 0.0)
+    missing = []
+    enough = threading.Event()
+    busy = threading.Thread(target=lambda: [None for _ in iter(enough.is_set, True)])
+    busy.start()
+    try:
+        for _ in range(5):
+            with opened(path, sync=False) as engine:
+                query = PeekQuery("default", state=State.ALL)
+                shown = {int(each.entry.body) for chunk in engine.peek_now(query) for each in chunk}
+                missing.append(set(range(60)) - shown)
+    finally:
+        enough.set()
+        busy.join(PATIENCE)
+    assert missing == [set()] * 5
+
+
 def test_messages_of_a_key_do_not_share_a_row(tmp_path: Path) -> None:
     """They leave one at a time: otherwise each ack would write the remaining ones anew."""
     path = tmp_path / "queue.db"

@@ -127,6 +127,19 @@ def test_a_message_is_replaced(any_client: BaseClient) -> None:
     assert (message, message.id, message.headers, message.priority) == (b"A", third, {"n": "2"}, 0)
 
 
+def test_what_replaces_a_message_has_its_keys(any_client: BaseClient) -> None:
+    any_client.enq("one", key="ann")
+    second = any_client.enq("two", key="ann", unique_key="u")
+    assert any_client.deq(timeout=0) == b"one"
+    new_id = any_client.replace(second, "two, corrected")
+    assert new_id is not None
+    with pytest.raises(MessageLeased):
+        any_client.replace(new_id - 2, "held")
+    assert any_client.enq("two", unique_key="u") == new_id
+    (waiting,) = any_client.peek_messages()
+    assert (waiting, waiting.key, waiting.unique_key, waiting.blocked) == (b"two, corrected", "ann", "u", True)
+
+
 def test_a_replacement_that_is_refused_leaves_the_message(any_client: BaseClient) -> None:
     message_id = any_client.enq("a")
     with pytest.raises(InvalidRequest):
@@ -191,6 +204,21 @@ def test_an_id_that_is_none_is_refused(any_client: BaseClient, message_id: Any) 
         with pytest.raises(InvalidRequest, match=r"^ids: ") as caught:
             call(message_id)
         assert caught.value.reason == "BAD_IDS"
+
+
+def test_a_message_is_taken_for_as_long_as_the_client_says(server: SQServer, client: SQClient) -> None:
+    client.configure(ack_timeout=0.2)
+    message_id = client.enq("a")
+    with SQClient(port=server.port, ack_timeout=3600.0) as patient:
+        message = patient.take(message_id)
+        time.sleep(1.0)
+        assert message is not None
+        assert message.ack() is True
+    message_id = client.enq("b")
+    client.configure(ack_timeout=3600.0)
+    with SQClient(port=server.port, ack_timeout=0.2) as hasty:
+        assert hasty.take(message_id) == b"b"
+        until(lambda: client.counts().ready, 1)
 
 
 def test_tasks_have_the_same_methods(server: SQServer) -> None:

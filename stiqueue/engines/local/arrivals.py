@@ -78,44 +78,78 @@ class Arrivals:
         with self._lock:
             self._queues.check_open()
             known = self._recent.get(batch.queue, batch.request_id, now) if batch.request_id else None
-            if known is not None:
-                if isinstance(known, int):
-                    return Receipt(*unpack_ids(known), True, self._durability)
-                known.append(repeated := later())
-                return repeated
-            queue = self._queues.open(batch.queue)
-            acked = self._dispatch.leases.held(batch.ack_lease_ids) if batch.ack_lease_ids else {}
-            if queue.ttl is not None and batch.ttl is None:
-                expires_ms = int((wall + queue.ttl) * 1000)
-                properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
-            same = _holder(queue, batch.unique_key, acked, now) if batch.unique_key else None
-            writing = None if same is None else queue.writing.get(same)
             answer: Receipt | A
-            if writing is not None:  # whether there will be another is not known yet
-                answer = waiting = later()
-                writing.append(lambda: self._submit_again(batch, waiting))
-            elif same is not None:
-                receipt = answer = Receipt(same, 1, True, self._durability)
-                if self._log is not None and (acked or batch.request_id):
-                    answer = waiting = later()
-                    self._append(self._log, batch, queue, None, 0, receipt, waiting, acked, now, woken)
-                else:
-                    self._take_in(batch, queue, None, 0, receipt, acked, now, woken)
+            if known is not None:
+                answer = self._repeated(batch, known, later, now, woken)
             else:
-                self._quota.check(queue, self._queues.each(), number, size)
-                if self._log is not None:
-                    self._log.check(LaneName(batch.queue, batch.priority, batch.key))
-                run = Run(queue.reserve(number), batch.bodies, properties)
-                if batch.unique_key:
-                    queue.backlog.uniques.claim(run.first_id, properties)
-                receipt = answer = Receipt(run.first_id, number, False, self._durability)
-                if self._log is None:
-                    self._take_in(batch, queue, run, size, receipt, acked, now, woken)
-                else:
-                    answer = waiting = later()
-                    self._append(self._log, batch, queue, run, size, receipt, waiting, acked, now, woken)
+                answer = self._begin(batch, size, properties, later, now, wall, woken)
         call(woken)
         return answer
+
+    def _begin(
+        self,
+        batch: Batch,
+        size: int,
+        properties: Properties,
+        later: Callable[[], A],
+        now: float,
+        wall: float,
+        woken: Wakes,
+    ) -> Receipt | A:
+        """Enqueue what was not enqueued before. The lock is held."""
+        number = len(batch.bodies)
+        queue = self._queues.open(batch.queue)
+        acked = self._dispatch.leases.held(batch.ack_lease_ids) if batch.ack_lease_ids else {}
+        if queue.ttl is not None and batch.ttl is None:
+            expires_ms = int((wall + queue.ttl) * 1000)
+            properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
+        same = _holder(queue, batch.unique_key, acked, now) if batch.unique_key else None
+        writing = None if same is None else queue.writing.get(same)
+        answer: Receipt | A
+        if writing is not None:  # whether there will be another is not known yet
+            answer = waiting = later()
+            writing.append(lambda: self._submit_again(batch, waiting))
+        elif same is not None:
+            receipt = answer = Receipt(same, 1, True, self._durability)
+            if self._log is not None and (acked or batch.request_id):
+                answer = waiting = later()
+                self._append(self._log, batch, queue, None, 0, receipt, waiting, acked, now, woken)
+            else:
+                self._take_in(batch, queue, None, 0, receipt, acked, now, woken)
+        else:
+            self._quota.check(queue, self._queues.each(), number, size)
+            if self._log is not None:
+                self._log.check(LaneName(batch.queue, batch.priority, batch.key))
+            run = Run(queue.reserve(number), batch.bodies, properties)
+            if batch.unique_key:
+                queue.backlog.uniques.claim(run.first_id, properties)
+            receipt = answer = Receipt(run.first_id, number, False, self._durability)
+            if self._log is None:
+                self._take_in(batch, queue, run, size, receipt, acked, now, woken)
+            else:
+                answer = waiting = later()
+                self._append(self._log, batch, queue, run, size, receipt, waiting, acked, now, woken)
+        return answer
+
+    def _repeated(
+        self, batch: Batch, known: int | list[Answer[Receipt]], later: Callable[[], A], now: float, woken: Wakes
+    ) -> Receipt | A:
+        """Answer a request that is known, and ack what it still holds. The lock is held."""
+        asked = list(dict.fromkeys(batch.ack_lease_ids))
+        acked, _ = self._dispatch.leases.find(asked, remove=False) if asked else ({}, [])
+        if not isinstance(known, int):  # not written yet
+            repeated = later()
+            known.append(_Then(lambda: self._submit_again(batch, repeated), repeated) if acked else repeated)
+            return repeated
+        receipt = Receipt(*unpack_ids(known), True, self._durability)
+        if not acked:
+            return receipt
+        queue, anonymous = self._queues.open(batch.queue), batch._replace(request_id="")
+        if self._log is None:
+            self._take_in(anonymous, queue, None, 0, receipt, acked, now, woken)
+            return receipt
+        self._append(self._log, anonymous, queue, None, 0, receipt, waiting := later(), acked, now, woken)
+        return waiting
 
     def _submit_again(self, batch: Batch, answer: Answer[Receipt]) -> None:
         """Enqueue once it is known whether there is another message with its unique key. Called on the log's thread."""
@@ -209,6 +243,20 @@ class Arrivals:
             )
         )
         self._dispatch.after(settled, now, woken)
+
+
+class _Then:
+    """An `Answer` after which something is done, or another answer fails."""
+
+    def __init__(self, action: Callable[[], None], otherwise: Answer[Receipt]) -> None:
+        self._action = action
+        self._otherwise = otherwise
+
+    def set_result(self, _: Receipt, /) -> None:
+        self._action()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self._otherwise.set_exception(exception)
 
 
 def _holder(queue: Queue, unique_key: str, acked: Owned, now: float) -> int | None:

@@ -185,10 +185,13 @@ def _ready(
             chunk = backlog.ready.peek(priority, last, size)
         found = {**loaded, **{entry.id: entry for entry in chunk}}
         first = min(found, default=float("inf"))
+        has_moved = False
         while stored and stored[0][0] < first and load is not None:
             edge, key = heapq.heappop(stored)
             with lock:
                 now = backlog.ready.edge(priority, key)
+            # Others were read into memory, perhaps after `chunk` was.
+            has_moved = has_moved or now is None or now > edge
             if now is None:
                 continue
             page = yield load(queue, priority, key, max(edge, now, last), size)
@@ -198,6 +201,10 @@ def _ready(
                 found |= {entry.id: entry for entry in page if entry.id not in gone}
                 first = min(first, page[0].id)
                 heapq.heappush(stored, (page[-1].id, key))
+        if has_moved:
+            with lock:
+                chunk = backlog.ready.peek(priority, last, size)
+            found |= {entry.id: entry for entry in chunk}
         # Up to here all are found: a full chunk has others behind it, and so has what is stored.
         end = float("inf") if len(chunk) < size else chunk[-1].id
         if stored:

@@ -44,6 +44,8 @@ class Settlements:
                 stop_giving(consumer, woken)
             if settlement.close_stream and settlement.untouched:
                 settled = {consumer.queue: Settled() for consumer in closing}
+                if settlement.delay:
+                    settled |= self._settle_each(owned, way_of(settlement, now), now, woken)
                 for consumer in closing:
                     self._dispatch.drop(consumer, now, woken, untouched=True)
             else:
