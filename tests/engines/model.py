@@ -121,9 +121,12 @@ class Model:
 
     def enq(self, new: Sequence[Sent], request_id: str, finished: Sequence[str]) -> tuple[int, int, bool]:
         queue = new[0].queue
-        if (queue, request_id) in self.requests:
-            return (*self.requests[queue, request_id][1:], True)
         done = self.held(finished)
+        if (queue, request_id) in self.requests:
+            if done:
+                self.settle(done, Outcome.ACK)
+                self.written()
+            return (*self.requests[queue, request_id][1:], True)
         if len(done) < len(finished):
             raise LeaseStale("")
         others = [each for each in self.messages if each.queue == queue and each not in done]
