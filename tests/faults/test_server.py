@@ -191,7 +191,7 @@ def test_26_sigterm_under_load(run: Run) -> None:
     settled = time.monotonic_ns()
     took = ended(server, settled, 5)
     assert time.monotonic_ns() - signalled <= 11 * SECOND
-    assert took <= 1.0 + usual_end(run)
+    assert took <= 3.0 + usual_end(run)  # beside 16 processes that try again
     run.stop_clients()
 
     events = read_history(run.directory)

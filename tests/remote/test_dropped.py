@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,14 @@ def test_a_waiting_thread_keeps_its_client(server: SQServer, client: SQClient) -
     until(lambda: client.counts().consumers, 1)
     gc.collect()
 
-    def end() -> None:
+    def end(warned: Sized) -> None:
         client.enq("a")
         assert waiting[0].result() == b"a"
         drop(waiting)
+        until(lambda: len(warned), 1)  # here, or in the thread if that ends later
 
-    with pytest.warns(ResourceWarning, match="unclosed client"):  # here, or in the thread if that ends later
-        end()
+    with pytest.warns(ResourceWarning, match="unclosed client") as warned:
+        end(warned)
 
 
 def test_a_client_that_was_closed_or_never_used_is_dropped_without_a_word(server: SQServer) -> None:
