@@ -84,6 +84,14 @@ def check_text(name: str, value: Any, reason: str, otherwise: str = "") -> None:
         )
 
 
+def encoded(name: str, text: str, reason: str) -> bytes:
+    """Return a text in UTF-8, if that can hold it."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name}: {error}", reason) from error
+
+
 def _text_meant(name: str, value: object) -> str:
     if isinstance(value, (bytes, bytearray)):
         return f"{name}.decode()"

@@ -8,7 +8,7 @@ from inspect import Parameter, signature
 from itertools import islice
 from typing import Any, cast
 
-from stiqueue.arguments import check_kind, no_such_argument
+from stiqueue.arguments import check_kind, encoded, no_such_argument
 from stiqueue.client.backoff import Backoff, Patience
 from stiqueue.client.session import Session
 from stiqueue.client.tracing import Tracing
@@ -246,10 +246,7 @@ async def _enq(session: Session[Any], batch: Batch, block: bool, timeout: float 
 def body_of(msg: Body) -> bytes:
     """Return a message as bytes. For another type, raise `InvalidRequest`, which says what to write."""
     if isinstance(msg, str):
-        try:
-            return msg.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(f"msg: {error}", "BAD_BODY") from error
+        return encoded("msg", msg, "BAD_BODY")
     if isinstance(msg, (bytes, bytearray, memoryview)):
         return bytes(msg)
     meant = (

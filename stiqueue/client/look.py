@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stiqueue.arguments import check_text
+from stiqueue.arguments import check_text, encoded
 from stiqueue.client.session import Session
-from stiqueue.errors import InvalidRequest
 from stiqueue.limits import count_of
 from stiqueue.message import Counts, PeekedMessage, PeekQuery, State
 
@@ -33,11 +32,7 @@ async def peek(
 ) -> bytes:
     """Return the bodies of the next `n` ready messages (0: all), joined by `sep`; nothing is taken."""
     check_text("sep", sep, "BAD_OPTION")
-    try:
-        separator = sep.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"sep: {error}", "BAD_OPTION") from None
-    return separator.join(await peek_messages(session, n, queue=queue, timeout=timeout))
+    return encoded("sep", sep, "BAD_OPTION").join(await peek_messages(session, n, queue=queue, timeout=timeout))
 
 
 async def peek_messages(

@@ -155,9 +155,8 @@ def each_feed(session: Session[Any], queue: str, message_ids: Iterable[int]) -> 
     given = list(message_ids)
     for start in range(0, len(given), MAX_IDS):
         check_ids(given[start : start + MAX_IDS])
-    ids = list(dict.fromkeys(given))
+    ids, options = list(dict.fromkeys(given)), session.options
     for start in range(0, len(ids), MAX_IDS):
         part = ids[start : start + MAX_IDS]
-        options = session.options
         asked = Subscription(queue, len(part), ack_timeout=options.ack_timeout, consumer=options.consumer, ids=part)
         yield Feed(session, asked)

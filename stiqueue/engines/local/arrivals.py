@@ -105,38 +105,27 @@ class Arrivals:
             properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
         same = _holder(queue, batch.unique_key, acked, now) if batch.unique_key else None
         writing = None if same is None else queue.writing.get(same)
-        answer: Receipt | A
         if writing is not None:  # whether there will be another is not known yet
-            answer = waiting = later()
+            waiting = later()
             writing.append(lambda: self._submit_again(batch, waiting))
-        elif same is not None:
-            receipt = answer = Receipt(same, 1, True, self._durability)
-            if self._log is not None and (acked or batch.request_id):
-                answer = waiting = later()
-                self._append(self._log, batch, queue, None, 0, receipt, waiting, acked, now, woken)
-            else:
-                self._take_in(batch, queue, None, 0, receipt, acked, now, woken)
-        else:
-            self._quota.check(queue, self._queues.each(), number, size)
-            if self._log is not None:
-                self._log.check(LaneName(batch.queue, batch.priority, batch.key))
-            run = Run(queue.reserve(number), batch.bodies, properties)
-            if batch.unique_key:
-                queue.backlog.uniques.claim(run.first_id, properties)
-            receipt = answer = Receipt(run.first_id, number, False, self._durability)
-            if self._log is None:
-                self._take_in(batch, queue, run, size, receipt, acked, now, woken)
-            else:
-                answer = waiting = later()
-                self._append(self._log, batch, queue, run, size, receipt, waiting, acked, now, woken)
-        return answer
+            return waiting
+        if same is not None:
+            receipt = Receipt(same, 1, True, self._durability)
+            return self._accept(batch, queue, None, 0, receipt, later, acked, now, woken)
+        self._quota.check(queue, self._queues.each(), number, size)
+        if self._log is not None:
+            self._log.check(LaneName(batch.queue, batch.priority, batch.key))
+        run = Run(queue.reserve(number), batch.bodies, properties)
+        if batch.unique_key:
+            queue.backlog.uniques.claim(run.first_id, properties)
+        receipt = Receipt(run.first_id, number, False, self._durability)
+        return self._accept(batch, queue, run, size, receipt, later, acked, now, woken)
 
     def _repeated(
         self, batch: Batch, known: int | list[Answer[Receipt]], later: Callable[[], A], now: float, woken: Wakes
     ) -> Receipt | A:
         """Answer a request that is known, and ack what it still holds. The lock is held."""
-        asked = list(dict.fromkeys(batch.ack_lease_ids))
-        acked, _ = self._dispatch.leases.find(asked, remove=False) if asked else ({}, [])
+        acked, _ = self._dispatch.leases.find(list(dict.fromkeys(batch.ack_lease_ids)), remove=False)
         if not isinstance(known, int):  # not written yet
             repeated = later()
             known.append(_Then(lambda: self._submit_again(batch, repeated), repeated) if acked else repeated)
@@ -144,12 +133,8 @@ class Arrivals:
         receipt = Receipt(*unpack_ids(known), True, self._durability)
         if not acked:
             return receipt
-        queue, anonymous = self._queues.open(batch.queue), batch._replace(request_id="")
-        if self._log is None:
-            self._take_in(anonymous, queue, None, 0, receipt, acked, now, woken)
-            return receipt
-        self._append(self._log, anonymous, queue, None, 0, receipt, waiting := later(), acked, now, woken)
-        return waiting
+        anonymous = batch._replace(request_id="")  # which is remembered already
+        return self._accept(anonymous, self._queues.open(batch.queue), None, 0, receipt, later, acked, now, woken)
 
     def _submit_again(self, batch: Batch, answer: Answer[Receipt]) -> None:
         """Enqueue once it is known whether there is another message with its unique key. Called on the log's thread."""
@@ -160,6 +145,26 @@ class Arrivals:
         else:
             if isinstance(receipt, Receipt):
                 answer.set_result(receipt)
+
+    def _accept(
+        self,
+        batch: Batch,
+        queue: Queue,
+        run: Run | None,
+        size: int,
+        receipt: Receipt,
+        later: Callable[[], A],
+        acked: Owned,
+        now: float,
+        woken: Wakes,
+    ) -> Receipt | A:
+        """Take in what has to be taken in; return the receipt, or its answer if that has to be written first."""
+        if self._log is None or not (run is not None or acked or batch.request_id):
+            self._take_in(batch, queue, run, size, receipt, acked, now, woken)
+            return receipt
+        answer = later()
+        self._append(self._log, batch, queue, run, size, receipt, answer, acked, now, woken)
+        return answer
 
     def _take_in(
         self,
