@@ -215,6 +215,7 @@ async def test_a_finished_consumer_still_gets_what_it_was_handed_before(bench: B
     worker = bench.worker()
     assert worker.nothing()
     await bench.enq("a")
+    await worker.woken()
     worker.consumer.finish()
     message = await worker.get()
     assert await bench.ack(message) == []
