@@ -8,7 +8,7 @@ from typing import Any
 from stiqueue.client.feed import Feed
 from stiqueue.client.session import Session
 from stiqueue.client.single import cancel, each_feed
-from stiqueue.errors import InvalidRequest, LeaseStale, NotSupported
+from stiqueue.errors import InvalidRequest, LeaseStale, NotSupported, StiQueueError
 from stiqueue.limits import count_of, suffixed
 from stiqueue.message import (
     DEAD_ATTEMPTS_HEADER,
@@ -17,6 +17,7 @@ from stiqueue.message import (
     DEAD_SUFFIX,
     Batch,
     Delivered,
+    Outcome,
     PeekQuery,
     Settlement,
     State,
@@ -25,6 +26,9 @@ from stiqueue.message import (
 
 PURGE_PREFETCH = 2_000
 REDRIVE_PREFETCH = 100
+REFUSED_SECONDS = 5.0
+"""How long a dead letter that cannot go back lets those behind it pass."""
+MOST_REFUSED = 100
 
 
 async def purge(session: Session[Any], /, *, queue: str | None = None, state: State = State.READY) -> int:
@@ -82,6 +86,12 @@ async def redrive(
 
     Enqueues each and acks its dead letter in one step (on a cluster: in two), under a `request_id` derived from the
     dead letter's id, so that a crash neither loses nor doubles one. Goes on when the connection is lost.
+
+    A dead letter whose original queue refuses it stays, delayed for five seconds, and those behind it move. After 100
+    of them nothing more moves.
+
+    Raises:
+        LimitReached, InvalidRequest or AccessDenied: why the first was refused; its text says how many have moved.
     """
     options = session.options
     name = options.queue_of(queue)
@@ -95,15 +105,27 @@ async def redrive(
         concurrency=1,
     )
     moved = 0
+    refused: dict[int, StiQueueError] = {}
     for feed in [Feed(session, asked)] if ids is None else each_feed(session, asked.queue, ids):
         try:
-            while (messages := await feed.next()) is not None:
+            while len(refused) < MOST_REFUSED and (messages := await feed.next()) is not None:
                 for message in messages:
-                    moved += await _revive(session, _revived(message, name))
+                    try:
+                        moved += await _revive(session, _revived(message, name))
+                        refused.pop(message.id, None)
+                    except StiQueueError as error:
+                        if not error.is_refusal:
+                            raise
+                        refused[message.id] = error
+                        await _put_off(session, message)
                     if moved == most > 0:  # after a lost stream, the next would bring as many again
                         return moved
         finally:
             await feed.leave()
+    if refused:
+        first = next(iter(refused.values()))
+        text = f"{moved} moved; {len(refused)} stay in {asked.queue}, of which the first was refused: {first}"
+        raise type(first)(text, first.reason)
     return moved
 
 
@@ -122,6 +144,12 @@ async def _revive(session: Session[Any], batch: Batch) -> bool:
         await transport.enq(batch._replace(ack_lease_ids=()), timeout)
         return not await transport.settle(Settlement(batch.ack_lease_ids), timeout)
     return True
+
+
+async def _put_off(session: Session[Any], message: Delivered) -> None:
+    """Give back a dead letter that cannot move now, so that those behind it come."""
+    back = Settlement([message.lease_id], Outcome.REQUEUE, REFUSED_SECONDS, untouched=True)
+    await session.connected().settle(back, session.options.timeout)
 
 
 def _revived(message: Delivered, queue: str) -> Batch:

@@ -67,18 +67,20 @@ class Quota:
     def check(self, queue: Filled, queues: Iterable[Filled], number: int, size: int) -> None:
         """Check that `queue`, one of `queues`, has room for `number` more messages of `size` bytes in all.
 
+        Both may be 0 or less, where new messages take the place of others: there is always room for that.
+
         Raises:
             QueueFull: naming the bound.
         """
         bounds = self.bounds
-        if queue.max_messages and queue.messages + number > queue.max_messages:
+        if queue.max_messages and queue.messages + number > queue.max_messages and number > 0:
             raise QueueFull(
                 f"queue {queue.name!r} has {queue.messages:,} messages; max_messages is {queue.max_messages:,}"
             )
-        if queue.max_bytes and queue.bytes + size > queue.max_bytes:
+        if queue.max_bytes and queue.bytes + size > queue.max_bytes and size > 0:
             raise QueueFull(f"queue {queue.name!r} has {queue.bytes:,} bytes; max_queue_bytes is {queue.max_bytes:,}")
-        if bounds.max_bytes:
-            more = size + number * OVERHEAD_BYTES
+        more = size + number * OVERHEAD_BYTES
+        if bounds.max_bytes and more > 0:
             if self._used_at_most + more > bounds.max_bytes:
                 self._used_at_most = sum(each.bytes + each.messages * OVERHEAD_BYTES for each in queues)
             if self._used_at_most + more > bounds.max_bytes:

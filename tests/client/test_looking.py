@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stiqueue import InvalidRequest, State
+from stiqueue import InvalidRequest, QueueFull, State
 from stiqueue.client.base import BaseClient
 
 from .conftest import Place
@@ -159,6 +159,21 @@ def test_a_dead_letter_that_was_rejected_again_goes_back_to_where_it_came_from(c
     dead.dead_letter("not even that")
     assert client.redrive() == 1
     assert client.peek() == b"a"
+
+
+def test_a_dead_letter_that_cannot_go_back_lets_those_behind_it_pass(client: BaseClient) -> None:
+    client.configure(dead_letter_queue="all.dead", queue="*")
+    kill(client, "a", "b", "c", queue="full")
+    kill(client, "d", "e", queue="open")
+    client.configure(max_messages=1, queue="full")
+    with pytest.raises(QueueFull, match="^3 moved; 2 stay in all.dead, of which the first was refused: queue 'full' has"):
+        client.redrive(queue="all")
+    assert (client.peek(queue="full"), client.peek(queue="open")) == (b"a", b"d,e")
+    waiting = client.peek_messages(queue="all.dead", state=State.ALL)
+    assert [(bytes(message), message.attempt) for message in waiting] == [(b"b", 0), (b"c", 0)]
+    client.configure(max_messages=3, queue="full")
+    assert client.redrive(queue="all", ids=[message.id for message in waiting]) == 2
+    assert client.peek(queue="full") == b"a,b,c"
 
 
 @pytest.mark.parametrize("queue", ["a/b", "..\n", "ä", "x" * 129])

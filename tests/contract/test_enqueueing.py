@@ -218,6 +218,25 @@ async def test_leased_and_delayed_messages_count_against_the_bound(make_bench: M
     await bench.enq("more")
 
 
+async def test_a_message_may_take_the_place_of_another_in_a_full_queue(make_bench: MakeBench) -> None:
+    bench = make_bench(bounds=Bounds(max_messages=2, max_queue_bytes=4, max_bytes=4 + 2 * OVERHEAD_BYTES))
+    await bench.enq("aa", "bb")
+    worker = bench.worker()
+    message = await worker.get()
+    with pytest.raises(QueueFull):
+        await bench.enq("a", "a", ack_lease_ids=lease_ids(message))
+    with pytest.raises(QueueFull):
+        await bench.enq("aaa", ack_lease_ids=lease_ids(message))
+    await bench.enq("cc", ack_lease_ids=lease_ids(message))
+    assert await bench.peek_bodies(state=State.ALL) == ["bb", "cc"]
+    with pytest.raises(QueueFull):
+        await bench.enq("")
+    message = await worker.get()
+    with pytest.raises(QueueFull):
+        await bench.enq("elsewhere", queue="other", ack_lease_ids=lease_ids(message))
+    assert await bench.ack(message) == []
+
+
 async def test_an_expired_message_makes_room(make_bench: MakeBench) -> None:
     bench = make_bench(bounds=Bounds(max_messages=1, max_bytes=6 + OVERHEAD_BYTES))
     await bench.enq("mortal", ttl=10.0)

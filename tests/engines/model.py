@@ -137,7 +137,8 @@ class Model:
             self.settle(done, Outcome.ACK)
             self.written()
             return same[0], 1, True
-        if len([each for each in self.messages if each.queue == queue]) + len(new) > self.max_messages:
+        freed = [each for each in done if each.queue == queue]
+        if len(new) > len(freed) and len(others) + len(new) > self.max_messages:
             raise QueueFull("")
         first = self.last_id[queue] + 1
         if request_id:

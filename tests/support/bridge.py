@@ -214,6 +214,9 @@ class BridgedClient:
     def redrive(self, *args: Any, **options: Any) -> int:
         return int(self._loop.call(self.client.redrive(*args, **options)))
 
+    def configure(self, **options: Any) -> Any:
+        return self._loop.call(self.client.configure(**options))
+
     def disconnect(self) -> None:
         self._loop.call(self.client.disconnect())
 

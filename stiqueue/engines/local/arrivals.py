@@ -103,7 +103,10 @@ class Arrivals:
         if queue.ttl is not None and batch.ttl is None:
             expires_ms = int((wall + queue.ttl) * 1000)
             properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
-        same = _holder(queue, batch.unique_key, acked, now) if batch.unique_key else None
+        done = [lease for consumer, leases in acked.items() if consumer.queue is queue for lease in leases]
+        same = None
+        if batch.unique_key:
+            same = queue.backlog.uniques.holder(batch.unique_key, now, {lease.id for lease in done})
         writing = None if same is None else queue.writing.get(same)
         if writing is not None:  # whether there will be another is not known yet
             waiting = later()
@@ -112,7 +115,8 @@ class Arrivals:
         if same is not None:
             receipt = Receipt(same, 1, True, self._durability)
             return self._accept(batch, queue, None, 0, receipt, later, acked, now, woken)
-        self._quota.check(queue, self._queues.each(), number, size)
+        freed = sum(lease.entry.size for lease in done)
+        self._quota.check(queue, self._queues.each(), number - len(done), size - freed)
         if self._log is not None:
             self._log.check(LaneName(batch.queue, batch.priority, batch.key))
         run = Run(queue.reserve(number), batch.bodies, properties)
@@ -262,9 +266,3 @@ class _Then:
 
     def set_exception(self, exception: BaseException, /) -> None:
         self._otherwise.set_exception(exception)
-
-
-def _holder(queue: Queue, unique_key: str, acked: Owned, now: float) -> int | None:
-    """Return the id of the message in `queue` that has a unique key, but for those `acked`; None: there is none."""
-    done = {lease.id for consumer, leases in acked.items() if consumer.queue is queue for lease in leases}
-    return queue.backlog.uniques.holder(unique_key, now, done)
