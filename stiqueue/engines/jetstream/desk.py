@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stiqueue.engines.clock import Clock
 from stiqueue.engines.jetstream.cluster import Cluster
+from stiqueue.engines.jetstream.lease import Holder
 from stiqueue.engines.jetstream.leases import Leases
 from stiqueue.engines.jetstream.shared_settings import SharedSettings
 from stiqueue.engines.jetstream.streams import Streams
-
-if TYPE_CHECKING:
-    from stiqueue.engines.jetstream.consumer import JetStreamConsumer
 
 
 class Desk(Protocol):
@@ -28,6 +26,6 @@ class Desk(Protocol):
         """Run `work` in the background; the engine waits for it when it closes."""
         ...
 
-    def leave(self, consumer: JetStreamConsumer) -> None:
+    def leave(self, consumer: Holder) -> None:
         """Forget a consumer."""
         ...

@@ -15,7 +15,7 @@ from stiqueue.engines.jetstream.checks import is_safe, read_address
 from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.consumer import JetStreamConsumer
 from stiqueue.engines.jetstream.gateways import Gateways, Held, Holding
-from stiqueue.engines.jetstream.lease import Lease
+from stiqueue.engines.jetstream.lease import Holder, Lease
 from stiqueue.engines.jetstream.leases import Leases
 from stiqueue.engines.jetstream.looking import Looking
 from stiqueue.engines.jetstream.names import DEFAULT_PREFIX, Names
@@ -94,7 +94,7 @@ class JetStreamEngine:
         self.clock = clock or SystemClock()
         self._logger = logger or logging.getLogger("stiqueue")
         self._id = secrets.token_hex(6)
-        self._consumers: dict[JetStreamConsumer, None] = {}
+        self._consumers: dict[Holder, JetStreamConsumer] = {}
         self._work: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._open = False
@@ -157,7 +157,7 @@ class JetStreamEngine:
         if self._ticker is None:
             return
         was_open, self._open = self._open, False
-        for consumer in list(self._consumers):
+        for consumer in list(self._consumers.values()):
             consumer.close()
         if was_open:
             self._timeouts.close()
@@ -200,10 +200,10 @@ class JetStreamEngine:
         if subscription.ids:
             raise NotSupported("ids: a JetStream consumer cannot be asked for single messages")
         consumer = JetStreamConsumer(self, subscription, wake)
-        self._consumers[consumer] = None
+        self._consumers[consumer] = consumer
         return consumer
 
-    def leave(self, consumer: JetStreamConsumer) -> None:
+    def leave(self, consumer: Holder) -> None:
         """Forget a consumer."""
         self._consumers.pop(consumer, None)
 
@@ -234,7 +234,7 @@ class JetStreamEngine:
 
     def queues_in_use(self) -> list[str]:
         """Return the queues that this gateway has consumers of."""
-        return sorted({consumer.asked.queue for consumer in self._consumers})
+        return sorted({consumer.asked.queue for consumer in self._consumers.values()})
 
     def held_of(self, queue: str) -> Held:
         """Return what this gateway holds of a queue."""
@@ -245,7 +245,7 @@ class JetStreamEngine:
         return Held(
             [self._holding(lease, now) for lease in self.leases.of_queue(queue)],
             {each: int((due - now) * 1000) for each, due in delayed.items()},
-            sum(consumer.asked.queue == queue for consumer in self._consumers),
+            sum(consumer.asked.queue == queue for consumer in self._consumers.values()),
             asdict(self.leases.totals[queue]),
         )
 
@@ -273,7 +273,7 @@ class JetStreamEngine:
 
     def _renew_all(self) -> None:
         self.spawn(self._gateways.learn_settings())
-        for consumer in list(self._consumers):
+        for consumer in list(self._consumers.values()):
             consumer.renew()
 
     async def _tick_for_ever(self) -> None:
@@ -282,7 +282,7 @@ class JetStreamEngine:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 self._timeouts.watch()
-                for consumer in list(self._consumers):
+                for consumer in list(self._consumers.values()):
                     consumer.check_silence()
                 await self._gateways.keep_saying_hello()
                 if loop.time() >= beat_at:
