@@ -198,7 +198,7 @@ def measure(framework: str, broker: str, workers: int, number: int) -> tuple[flo
                 [sys.executable, "app.py", str(number)],
                 cwd=directory,
                 env={**os.environ, **environment},
-                capture_output=True,
+                stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )
