@@ -43,6 +43,12 @@ class StiQueueError(Exception):
         if reason:
             self.reason = reason
 
+    def told_as(self, text: str, is_half_done: bool) -> StiQueueError:
+        """Return an error of the same kind with another text; `is_half_done`: part of what was asked for was done."""
+        told = type(self)(text, self.reason)
+        told.is_refusal = self.is_refusal and not is_half_done
+        return told
+
 
 class Unavailable(StiQueueError):
     """Raised when the server cannot be reached in time, or is stopping. Trying again later is safe."""

@@ -41,6 +41,8 @@ def test_a_file_says_what_holds_for_which_queue(tmp_path: Path) -> None:
 
 MISTAKES = {
     "no TOML": ("[default", "is not TOML: "),
+    "a number without end": ("[a]\nmax_leased = " + "9" * 5_000, "is not TOML: "),
+    "brackets without end": ("x = " + "[" * 100_000, "is not TOML: "),
     "a setting twice": ("[a]\nttl = 1\nttl = 2", "is not TOML: "),
     "a table twice": ("[a]\n[a]", "is not TOML: "),
     "a table twice, by two names": ('[""]\n[default]', "two tables for default"),

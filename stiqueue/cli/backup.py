@@ -153,10 +153,12 @@ def import_(target: Target, file: str, as_json: bool) -> None:
         done = _Import(client, meter)
         with click.open_file(file, "rb") as lines, last_words(lambda: f"stopped {done.told}"):
             done.run(lines)
-    value = {"count": done.enqueued, "repeated": done.repeated, "expired": done.expired}
+    value = {"count": done.enqueued, "repeated": done.repeated, "taken": done.taken, "expired": done.expired}
     sentence = f"imported {words(done.enqueued)}"
     if done.repeated:
         sentence += f", {done.repeated:,} had been imported before"
+    if done.taken:
+        sentence += f", {done.taken:,} left out because their unique keys are taken"
     if done.expired:
         sentence += f", {done.expired:,} had expired"
     show_result(value, sentence, as_json)
@@ -166,7 +168,7 @@ class _Import:
     """One import and its progress."""
 
     def __init__(self, client: SQClient, meter: Meter) -> None:
-        self.enqueued = self.repeated = self.expired = self.lines = 0
+        self.enqueued = self.repeated = self.taken = self.expired = self.lines = 0
         self._client = client
         self._meter = meter
 
@@ -179,7 +181,7 @@ class _Import:
             for group in groups(lines):
                 self._put(group)
         except StiQueueError as error:
-            raise type(error)(f"{error}; {self.told}", error.reason) from error
+            raise error.told_as(f"{error}; {self.told}", self.lines > 0) from error
 
     def _put(self, group: Group) -> None:
         batch = group.batch(int(time.time() * 1000))
@@ -195,7 +197,9 @@ class _Import:
                 for half in group.halves():  # this server accepts only smaller requests
                     self._put(half)
                 return
-            if receipt.duplicate:
+            if receipt.duplicate and batch.unique_key:  # the server does not tell which of the two it is
+                self.taken += number
+            elif receipt.duplicate:
                 self.repeated += number
             else:
                 self.enqueued += number

@@ -45,4 +45,6 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 def exit_code(error: Exception) -> ExitCode:
     """Return the exit code for `error`."""
+    if isinstance(error, errors.InvalidRequest) and not error.is_refusal:
+        return ExitCode.FAILED  # part of what was asked for was done
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)

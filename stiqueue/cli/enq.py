@@ -133,7 +133,7 @@ def _enqueue_batch(client: SQClient, batch: list[bytes], meter: Meter, propertie
         told = f"{error}; {words(meter.messages)} enqueued before"
         if not error.is_refusal:
             told += f", and perhaps the {len(batch):,} after them"
-        raise type(error)(told, error.reason) from error
+        raise error.told_as(told, meter.messages > 0) from error
     meter.add(len(batch), sum(map(len, batch)) + len(batch))
 
 

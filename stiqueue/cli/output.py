@@ -68,7 +68,8 @@ def write(data: bytes) -> None:
 
 def show_json(value: Row) -> None:
     """Print one object on one line."""
-    write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    # A name of a file that is no UTF-8 has surrogates: in JSON they are written as \udc80.
+    write(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 
 def show_result(value: Row, sentence: str, as_json: bool) -> None:
@@ -76,7 +77,7 @@ def show_result(value: Row, sentence: str, as_json: bool) -> None:
     if as_json:
         show_json(value)
     else:
-        write(sentence.encode() + b"\n")
+        write(sentence.encode(errors="surrogateescape") + b"\n")  # a name of a file may be no UTF-8
 
 
 def printable(text: str) -> str:

@@ -16,6 +16,9 @@ from stiqueue.errors import InvalidRequest
 from stiqueue.limits import MAX_DELAY, MAX_TTL
 from stiqueue.message import Batch, PeekedMessage, State
 
+MOST_NUMBER = 1 << 63
+"""Above every id and time."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -115,10 +118,11 @@ def record_of(line: bytes, number: int) -> Record:
         row = json.loads(line)
         record = Record(**row | {"body": base64.b64decode(row["body"], validate=True)})
         for name in ("id", "enqueue_time_ms", "priority", "ready_time_ms", "expire_time_ms"):
-            operator.index(getattr(record, name))
+            if not 0 <= operator.index(getattr(record, name)) < MOST_NUMBER:
+                raise ValueError(f"{name} is out of range")
         "".join((record.queue, record.key, record.unique_key, *record.headers, *record.headers.values()))
         return record
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InvalidRequest(f"line {number:,}: not a message of `stiqueue export`: {error}") from error
 
 

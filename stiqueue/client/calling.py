@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from functools import partial
@@ -38,8 +39,8 @@ async def call(
         queue: the queue of the workers; default: the client's.
         priority: 0..255; higher is delivered first.
         headers: at most 62, 8 KiB in all with those that the call adds.
-        request_id: a name for this request; a call that is repeated under it within 5 minutes, by the same client,
-            waits for the answer to the first one. Default: a new one.
+        request_id: a name for this request; a call to the same queue that is repeated under it within 5 minutes, by the
+            same client, waits for the answer to the first one. Default: a new one.
         timeout: seconds to wait for the answer, more than 0; default: the client's.
 
     Returns:
@@ -57,11 +58,14 @@ async def call(
     patience = Patience.of(seconds)
     if headers is not None:
         check_kind("headers", headers, Mapping, 'a dict such as {"n": "1"}', "BAD_HEADERS")
-    correlation_id = uuid.uuid4().hex if request_id is None else request_id
+    name = session.options.queue_of(queue)
+    request_id = request_id or uuid.uuid4().hex
+    # Not the request id alone: that tells apart what is asked of one queue.
+    correlation_id = hashlib.blake2b(f"{name} {request_id}".encode(), digest_size=16).hexdigest()
     session.connected()  # now, because what follows belongs to the connection
     answers = session.answers_of(partial(Answers, session))
     extended = {**(headers or {}), REPLY_TO_HEADER: answers.queue, CORRELATION_HEADER: correlation_id}
-    batch = batch_of(session, [body_of(msg)], queue, priority, 0.0, seconds, extended, correlation_id)
+    batch = batch_of(session, [body_of(msg)], queue, priority, 0.0, seconds, extended, request_id)
     check_properties(batch)
     with answers.expecting(session, correlation_id) as waiter:
         await enq_batch(session, batch, patience.seconds)

@@ -159,11 +159,8 @@ async def hand_over(session: Session[Any], batch: Batch, seconds: float, splits:
         return (await enq_batch(session, plain, seconds)).first_id
     try:
         receipt = await enq_batch(session, batch, seconds)
-        is_acked = not receipt.duplicate  # a repeated request acks nothing
     except NotSupported:
         receipt = await enq_batch(session, plain, seconds)
-        is_acked = False
-    if not is_acked:
         await session.connected().settle(Settlement(batch.ack_lease_ids), seconds)
     return receipt.first_id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from stiqueue.client.feed import Feed
@@ -27,7 +28,7 @@ from stiqueue.message import (
 PURGE_PREFETCH = 2_000
 REDRIVE_PREFETCH = 100
 REFUSED_SECONDS = 5.0
-"""How long a dead letter that cannot go back lets those behind it pass."""
+"""How long at most a dead letter that cannot go back lets those behind it pass."""
 MOST_REFUSED = 100
 
 
@@ -87,46 +88,94 @@ async def redrive(
     Enqueues each and acks its dead letter in one step (on a cluster: in two), under a `request_id` derived from the
     dead letter's id, so that a crash neither loses nor doubles one. Goes on when the connection is lost.
 
-    A dead letter whose original queue refuses it stays, delayed for five seconds, and those behind it move. After 100
-    of them nothing more moves.
+    A dead letter whose original queue refuses it stays, and so do those behind it with the same key; all others move.
+    After 100 of them nothing more moves.
 
     Raises:
-        LimitReached, InvalidRequest or AccessDenied: why the first was refused; its text says how many have moved.
+        LimitReached, InvalidRequest or AccessDenied: why the first was refused; the text says how many have moved.
     """
     options = session.options
     name = options.queue_of(queue)
     most = count_of(n)
-    asked = Subscription(
-        suffixed(name, DEAD_SUFFIX),
-        REDRIVE_PREFETCH,
-        max_messages=most,
-        wait=0.0,
-        consumer=options.consumer,
-        concurrency=1,
-    )
-    moved = 0
-    refused: dict[int, StiQueueError] = {}
-    for feed in [Feed(session, asked)] if ids is None else each_feed(session, asked.queue, ids):
+    dead = suffixed(name, DEAD_SUFFIX)
+    redriven = _Redriven(session, name, most)
+    if ids is not None:
+        for feed in each_feed(session, dead, ids):
+            await redriven.read(feed)
+    else:
+        more = True
+        while more:  # what was refused counts for the limit of a stream, so there may be another
+            asked = Subscription(
+                dead,
+                REDRIVE_PREFETCH,
+                max_messages=most and most - redriven.moved,
+                wait=0.0,
+                consumer=options.consumer,
+                concurrency=1,
+            )
+            more = await redriven.read(Feed(session, asked)) and most > 0
+    if redriven.refused:
+        with suppress(StiQueueError):  # ready again at once; otherwise when the delay ends
+            for feed in each_feed(session, dead, redriven.refused):
+                await _put_back(session, feed)
+        number, first = len(redriven.refused), next(iter(redriven.refused.values()))
+        text = f"{redriven.moved} moved, {number} refused and still in {dead}; the first because: {first}"
+        raise first.told_as(text, redriven.moved > 0)
+    return redriven.moved
+
+
+class _Redriven:
+    """The dead letters that one `redrive` has read."""
+
+    def __init__(self, session: Session[Any], queue: str, most: int) -> None:
+        """Move up to `most` (0: all) dead letters of `queue`."""
+        self.moved = 0
+        self.refused: dict[int, StiQueueError] = {}
+        """Why each that is still there was refused, by its id."""
+        self._session = session
+        self._queue = queue
+        self._most = most
+
+    async def read(self, feed: Feed) -> bool:
+        """Move what `feed` brings; return whether another may bring more."""
+        refused = len(self.refused)
         try:
-            while len(refused) < MOST_REFUSED and (messages := await feed.next()) is not None:
+            while (messages := await feed.next()) is not None:
                 for message in messages:
-                    try:
-                        moved += await _revive(session, _revived(message, name))
-                        refused.pop(message.id, None)
-                    except StiQueueError as error:
-                        if not error.is_refusal:
-                            raise
-                        refused[message.id] = error
-                        await _put_off(session, message)
-                    if moved == most > 0:  # after a lost stream, the next would bring as many again
-                        return moved
+                    await self._move(message)
+                    if self.moved == self._most > 0:  # after a lost stream, the next would bring as many again
+                        return False
+                if len(self.refused) >= MOST_REFUSED:
+                    return False
         finally:
             await feed.leave()
-    if refused:
-        first = next(iter(refused.values()))
-        text = f"{moved} moved; {len(refused)} stay in {asked.queue}, of which the first was refused: {first}"
-        raise type(first)(text, first.reason)
-    return moved
+        return len(self.refused) > refused
+
+    async def _move(self, message: Delivered) -> None:
+        try:
+            self.moved += await _revive(self._session, _revived(message, self._queue))
+            self.refused.pop(message.id, None)
+        except StiQueueError as error:
+            if not error.is_refusal:
+                raise
+            self.refused[message.id] = error
+            # So that those behind it come.
+            await _give_back(self._session, message, REFUSED_SECONDS)
+
+
+async def _put_back(session: Session[Any], feed: Feed) -> None:
+    """Let the delays of the messages that `feed` brings end."""
+    try:
+        while (messages := await feed.next()) is not None:
+            for message in messages:
+                await _give_back(session, message, 0.0)
+    finally:
+        await feed.leave()
+
+
+async def _give_back(session: Session[Any], message: Delivered, delay: float) -> None:
+    back = Settlement([message.lease_id], Outcome.REQUEUE, delay, untouched=True)
+    await session.connected().settle(back, session.options.timeout)
 
 
 async def _revive(session: Session[Any], batch: Batch) -> bool:
@@ -144,12 +193,6 @@ async def _revive(session: Session[Any], batch: Batch) -> bool:
         await transport.enq(batch._replace(ack_lease_ids=()), timeout)
         return not await transport.settle(Settlement(batch.ack_lease_ids), timeout)
     return True
-
-
-async def _put_off(session: Session[Any], message: Delivered) -> None:
-    """Give back a dead letter that cannot move now, so that those behind it come."""
-    back = Settlement([message.lease_id], Outcome.REQUEUE, REFUSED_SECONDS, untouched=True)
-    await session.connected().settle(back, session.options.timeout)
 
 
 def _revived(message: Delivered, queue: str) -> Batch:

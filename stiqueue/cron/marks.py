@@ -140,5 +140,5 @@ def _parsed(message: PeekedMessage) -> dict[Key, Mark]:
     try:
         rows: list[dict[str, Any]] = json.loads(message)
         return {(str(row["name"]), str(row["times"])): Mark(int(row["run"]), int(row["keep_until"])) for row in rows}
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return {}

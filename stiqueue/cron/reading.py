@@ -62,7 +62,7 @@ def read_file(path: str | os.PathLike[str]) -> File:
         tables = _parser()(Path(path).read_text("utf-8"))
     except OSError as error:
         raise BadSchedule([f"{name}: {error.strerror or error}"]) from error
-    except ValueError as error:  # no UTF-8, or no TOML
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or a thousand brackets
         raise BadSchedule([f"{name}: {error}"]) from error
     mistakes = [f"{name}: {_unknown(key, TOP_KEYS)}" for key in tables if key not in TOP_KEYS]
     marks = tables.get("marks", MARKS)

@@ -73,6 +73,8 @@ class Schedule:
         self._lock = threading.Lock()
         """Protects `_lines`. What is in a line is for the thread that runs; others may read it."""
         self._lines: dict[str, Line] = {}
+        self._added: dict[str, Entry] = {}
+        """The jobs given to `add`, which stay when the file changes."""
         self._path = None if file is None else os.fspath(file)
         self._watch = None if self._path is None else FileWatch(self._path)
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its `put` is safe in a signal handler
@@ -94,8 +96,8 @@ class Schedule:
         Raises:
             BadSchedule: something is wrong; its `mistakes` names it all.
         """
-        added = read_entry({"name": name, **table})
-        self._use([*(entry for entry in self.entries if entry.name != name), added])
+        self._added[name] = read_entry({"name": name, **table})
+        self._use([*(entry for entry in self.entries if entry.name != name), self._added[name]])
 
     @property
     def entries(self) -> list[Entry]:
@@ -256,7 +258,7 @@ class Schedule:
 
     def _use_file(self, path: str) -> None:
         read = read_file(path)
-        self._use(read.entries)
+        self._use([*(entry for entry in read.entries if entry.name not in self._added), *self._added.values()])
         self._marks.queue = queue_name(read.marks)
 
     def _use(self, entries: Iterable[Entry]) -> None:

@@ -64,10 +64,21 @@ class Quota:
         self._used_at_most = bounds.max_bytes
         """An upper bound of the bytes in use; counted again only when it seems too high, because counting is slow."""
 
-    def check(self, queue: Filled, queues: Iterable[Filled], number: int, size: int) -> None:
-        """Check that `queue`, one of `queues`, has room for `number` more messages of `size` bytes in all.
+    def grew(self, size: int) -> None:
+        """Note `size` more bytes of messages that are there, as when they become dead letters, which is not refused."""
+        self._used_at_most += size
 
-        Both may be 0 or less, where new messages take the place of others: there is always room for that.
+    def check(self, queue: Filled, queues: Iterable[Filled], number: int, size: int, more: int) -> None:
+        """Check that there is room for new messages in `queue`, one of `queues`.
+
+        Each may be 0 or less, where new messages take the place of others: there is always room for that.
+
+        Args:
+            queue: where they are to go.
+            queues: all queues.
+            number: how many messages more `queue` will have.
+            size: how many bytes of bodies and headers more it will have.
+            more: how many bytes more all queues will have, with `OVERHEAD_BYTES` for each message.
 
         Raises:
             QueueFull: naming the bound.
@@ -79,7 +90,6 @@ class Quota:
             )
         if queue.max_bytes and queue.bytes + size > queue.max_bytes and size > 0:
             raise QueueFull(f"queue {queue.name!r} has {queue.bytes:,} bytes; max_queue_bytes is {queue.max_bytes:,}")
-        more = size + number * OVERHEAD_BYTES
         if bounds.max_bytes and more > 0:
             if self._used_at_most + more > bounds.max_bytes:
                 self._used_at_most = sum(each.bytes + each.messages * OVERHEAD_BYTES for each in queues)

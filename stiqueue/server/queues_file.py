@@ -67,7 +67,7 @@ def read(path: Path) -> list[QueueSettings]:
         raise InvalidRequest(f"queues: cannot read {path}: {error.strerror}", "BAD_OPTION") from error
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"queues: {path} is not UTF-8", "BAD_OPTION") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a number with 5,000 digits, and of a thousand brackets
         raise InvalidRequest(f"queues: {path} is not TOML: {error}", "BAD_OPTION") from error
     found: dict[str, QueueSettings] = {}
     for name, table in tables.items():

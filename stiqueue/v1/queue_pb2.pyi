@@ -289,7 +289,7 @@ class EnqRequest(google.protobuf.message.Message):
     @property
     def ack_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Leases to acknowledge in the same commit, at most 10,000, so that a job is finished and its successor enqueued
-        both or neither. In a full queue a new message may take the place of one that is acknowledged so. Default: none.
+        both or neither. At a limit, a new message may take the place of one that is acknowledged so. Default: none.
         """
 
     def __init__(

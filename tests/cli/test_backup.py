@@ -149,6 +149,19 @@ def test_requests_are_as_small_as_the_server_wants_them(cli: Cli, client: SQClie
         assert bodies(small) == bodies(client)
 
 
+def test_a_message_whose_unique_key_is_taken_is_told(cli: Cli, client: SQClient, file: Path) -> None:
+    client.enq("old", queue="q", unique_key="k")
+    write(file, row(1, unique_key="k"), row(2))
+    assert cli.ok("import", str(file)).text == "imported 1 message, 1 left out because their unique keys are taken\n"
+
+
+def test_a_file_may_have_a_name_that_is_no_utf_8(cli: Cli, client: SQClient, tmp_path: Path) -> None:
+    client.enq("a")
+    file = f"{tmp_path}/\udcff.jsonl"
+    assert cli.ok("export", file).out == f"exported 1 message of 1 queue to {file}\n".encode(errors="surrogateescape")
+    assert json.loads(cli.ok("export", "--json", file).out)["file"] == file
+
+
 def test_what_has_expired_is_left_out(cli: Cli, client: SQClient, file: Path) -> None:
     now_ms = int(time.time() * 1000)
     write(file, row(1, expire_time_ms=now_ms - 1), row(2, expire_time_ms=now_ms + HOUR_MS), row(3, ready_time_ms=1))
@@ -169,11 +182,14 @@ def test_what_has_expired_is_left_out(cli: Cli, client: SQClient, file: Path) ->
         '{"queue": "q", "id": 2, "enqueue_time_ms": 1, "body": "YQ==", "headers": {"a": 1}}',
         '{"queue": "q", "id": 2, "enqueue_time_ms": 1, "body": "YQ==", "headers": ["a"]}',
         '{"queue": "q", "id": 2, "enqueue_ti',
+        '{"queue": "q", "id": 2, "enqueue_time_ms": 1, "body": "YQ==", "ready_time_ms": 1' + "0" * 400 + "}",
+        '{"queue": "q", "id": -2, "enqueue_time_ms": 1, "body": "YQ=="}',
+        "[" * 100_000,
     ],
 )
 def test_a_line_that_is_no_message_is_told(cli: Cli, client: SQClient, file: Path, line: str) -> None:
     file.write_text(f"{json.dumps(row(1, priority=3))}\n{json.dumps(row(2))}\n{line}\n")
-    told = cli.fails(2, "import", str(file))
+    told = cli.fails(1, "import", str(file))
     assert "line 3: not a message of `stiqueue export`" in told
     assert told.endswith("; with the first 1 line done")
     assert client.cnt(queue="q") == 1

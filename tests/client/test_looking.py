@@ -166,14 +166,33 @@ def test_a_dead_letter_that_cannot_go_back_lets_those_behind_it_pass(client: Bas
     kill(client, "a", "b", "c", queue="full")
     kill(client, "d", "e", queue="open")
     client.configure(max_messages=1, queue="full")
-    with pytest.raises(QueueFull, match=r"^3 moved; 2 stay in all\.dead, of which the first was refused: queue .full"):
+    with pytest.raises(
+        QueueFull, match=r"^3 moved, 2 refused and still in all\.dead; the first because: queue .full"
+    ) as caught:
         client.redrive(queue="all")
+    assert not caught.value.is_refusal, "part of it was done"
+    with pytest.raises(QueueFull, match=r"^0 moved, 2 refused") as caught:
+        client.redrive(queue="all")
+    assert caught.value.is_refusal
     assert (client.peek(queue="full"), client.peek(queue="open")) == (b"a", b"d,e")
     waiting = client.peek_messages(queue="all.dead", state=State.ALL)
     assert [(bytes(message), message.attempt) for message in waiting] == [(b"b", 0), (b"c", 0)]
+    assert {message.state for message in waiting} == {State.READY}
     client.configure(max_messages=3, queue="full")
     assert client.redrive(queue="all", ids=[message.id for message in waiting]) == 2
     assert client.peek(queue="full") == b"a,b,c"
+
+
+def test_redrive_counts_only_those_that_move(client: BaseClient) -> None:
+    client.configure(dead_letter_queue="all.dead", queue="*")
+    kill(client, "a", "b", queue="full")
+    kill(client, "c", "d", "e", queue="open")
+    client.configure(max_messages=1, queue="full")
+    client.enq("x", queue="full")
+    with pytest.raises(QueueFull, match=r"^2 moved, 2 refused"):
+        client.redrive(2, queue="all")
+    assert client.peek(queue="open") == b"c,d"
+    assert client.peek(queue="all.dead") == b"a,b,e"
 
 
 @pytest.mark.parametrize("queue", ["a/b", "..\n", "ä", "x" * 129])

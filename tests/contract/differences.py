@@ -208,6 +208,8 @@ DIFFERENCES: dict[str, Difference] = {
     "test_a_stale_lease_refuses_the_whole_step": Difference(ACKS),
     "test_a_full_queue_refuses_the_whole_step": Difference(ACKS),
     "test_a_message_may_take_the_place_of_another_in_a_full_queue": Difference(ALL_BYTES),
+    "test_a_message_in_another_queue_may_take_the_place_of_one_where_all_together_are_full": Difference(ALL_BYTES),
+    "test_what_dead_letters_take_counts_against_the_bound_of_all_queues": Difference(ALL_BYTES),
     "test_leased_and_delayed_messages_count_against_the_bound": Difference(BOUNDED_DELAY),
     "test_an_expired_message_makes_room": Difference(ALL_BYTES),
     "test_a_queue_takes_as_many_bytes_as_its_bound_and_no_more": Difference(BYTES),

@@ -237,6 +237,32 @@ async def test_a_message_may_take_the_place_of_another_in_a_full_queue(make_benc
     assert await bench.ack(message) == []
 
 
+async def test_a_message_in_another_queue_may_take_the_place_of_one_where_all_together_are_full(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(bounds=Bounds(max_bytes=2 + OVERHEAD_BYTES))
+    await bench.enq("aa")
+    worker = bench.worker()
+    message = await worker.get()
+    with pytest.raises(QueueFull):
+        await bench.enq("bbb", queue="next", ack_lease_ids=lease_ids(message))
+    await bench.enq("bb", queue="next", ack_lease_ids=lease_ids(message))
+    with pytest.raises(QueueFull):
+        await bench.enq("")
+    assert await bench.take_all("next") == ["bb"]
+
+
+async def test_what_dead_letters_take_counts_against_the_bound_of_all_queues(make_bench: MakeBench) -> None:
+    bench = make_bench(bounds=Bounds(max_bytes=10 * OVERHEAD_BYTES + 100))
+    await bench.enq(*"abcd")
+    for message in await bench.worker(prefetch=4).next():
+        await bench.dead_letter(message, reason="r" * OVERHEAD_BYTES)
+    await bench.enq("e")
+    with pytest.raises(QueueFull, match="max_bytes") as refused:
+        await bench.enq("f")
+    assert refused.value.reason == "SERVER_FULL"
+
+
 async def test_an_expired_message_makes_room(make_bench: MakeBench) -> None:
     bench = make_bench(bounds=Bounds(max_messages=1, max_bytes=6 + OVERHEAD_BYTES))
     await bench.enq("mortal", ttl=10.0)

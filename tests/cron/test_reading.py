@@ -143,6 +143,7 @@ def test_a_file_without_jobs_or_no_toml_is_refused(tmp_path: Path) -> None:
     assert mistakes(tmp_path, "[entry]\nname = 5") == ["entry: each job is a table that begins with [[entry]]"]
     assert "line 2" in mistakes(tmp_path, "[[entry]]\nname = \nevery = 5")[0]
     assert "utf-8" in mistakes(tmp_path, b"\xff")[0]
+    assert "recursion" in mistakes(tmp_path, "x = " + "[" * 100_000)[0]
     with pytest.raises(BadSchedule, match="No such file"):
         read_file(tmp_path / "none.toml")
 

@@ -215,7 +215,7 @@ def test_marks_are_joined_and_vanish(clocked: ClockedServer, client: SQClient, c
 
 
 def test_another_message_among_the_marks_does_no_harm(client: SQClient, clock: FakeClock) -> None:
-    for body in ("{", "[1]", '[{"name": 1}]', '"text"', b"\xff"):
+    for body in ("{", "[1]", '[{"name": 1}]', '"text"', b"\xff", "[" * 100_000):
         client.enq(body, queue="stiqueue-cron")
     schedule = hourly(client, clock, missed="all")
     for _ in range(60):
@@ -337,6 +337,27 @@ def test_a_changed_file_is_read_again(
     clock.advance(1_800)
     schedule.enq_due()
     assert sorted(taken(client)) == [b"three", b"two"]
+
+
+def test_a_changed_file_changes_nothing_that_the_program_added(
+    client: SQClient, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs.toml"
+    write(path, "name = 'a'\ncron = '0 * * * *'", "name = 'b'\ncron = '0 * * * *'")
+    schedule = Schedule(client, path, clock=clock.wall)
+    schedule.add("b", every="2h")
+    schedule.add("c", every="1h")
+    assert sorted((entry.name, entry.times.text) for entry in schedule.entries)[1:] == [
+        ("b", "every 7200 s"),
+        ("c", "every 3600 s"),
+    ]
+    write(path, "name = 'd'\ncron = '0 * * * *'", "name = 'b'\ncron = '0 * * * *'")
+    schedule.enq_due()
+    assert sorted((entry.name, entry.times.text) for entry in schedule.entries)[:2] == [
+        ("b", "every 7200 s"),
+        ("c", "every 3600 s"),
+    ]
+    assert {entry.name for entry in schedule.entries} == {"b", "c", "d"}
 
 
 @pytest.mark.parametrize("how", ["mistake", "gone"])

@@ -210,6 +210,32 @@ def test_a_call_repeated_under_its_id_is_done_once(
     assert done == [b"7"]
 
 
+@pytest.mark.parametrize("request_ids", [("seven", "seven"), ("", "")])
+def test_calls_to_several_queues_under_one_name_get_answers_of_their_own(
+    server: SQServer, client: SQClient, request_ids: tuple[str, str]
+) -> None:
+    queues = ("squares", "cubes")
+    calls = [
+        Call(client.call, "7", queue=queue, request_id=each) for queue, each in zip(queues, request_ids, strict=True)
+    ]
+    with SQClient(port=server.port) as worker:
+        for queue in reversed(queues):
+            request = worker.deq(PATIENCE, queue=queue)
+            assert request is not None
+            request.reply(queue)
+        assert [call.result() for call in calls] == [b"squares", b"cubes"]
+
+
+def test_calls_without_a_name_are_requests_of_their_own(server: SQServer, client: SQClient) -> None:
+    calls = [Call(client.call, text, queue="echoes", request_id="") for text in "abc"]
+    with SQClient(port=server.port) as worker:
+        for _ in calls:
+            request = worker.deq(PATIENCE, queue="echoes")
+            assert request is not None
+            request.reply(bytes(request))
+        assert [call.result() for call in calls] == [b"a", b"b", b"c"]
+
+
 def test_closing_ends_calls(server: SQServer) -> None:
     client = SQClient(port=server.port)
     calling = Call(client.call, "7", queue="squares")

@@ -42,8 +42,8 @@ def read(body: bytes | str) -> Any:
         ValueError: it was written by something else.
         ImportError: the task is not in this program.
     """
-    record = json.loads(body)
     try:
+        record = json.loads(body)
         task = import_string(record["task"])
         if not isinstance(task, Task):
             raise ImportError(f"{record['task']} is no task")
@@ -63,7 +63,7 @@ def read(body: bytes | str) -> Any:
             worker_ids=record["workers"],
             **{name: _time(record[name]) for name in TIMES},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"no task of Django: {error!r}") from error
     return changed(result, _return_value=record["value"])
 

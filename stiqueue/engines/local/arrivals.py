@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from stiqueue.engines.bounds import Quota
+from stiqueue.engines.bounds import OVERHEAD_BYTES, Quota
 from stiqueue.engines.clock import Clock
 from stiqueue.engines.local.change import Change, Insert, LaneName
 from stiqueue.engines.local.consumer import Queue, Wakes, call
@@ -103,10 +103,11 @@ class Arrivals:
         if queue.ttl is not None and batch.ttl is None:
             expires_ms = int((wall + queue.ttl) * 1000)
             properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
-        done = [lease for consumer, leases in acked.items() if consumer.queue is queue for lease in leases]
+        done = [lease for leases in acked.values() for lease in leases]
+        here = [lease for consumer, leases in acked.items() if consumer.queue is queue for lease in leases]
         same = None
         if batch.unique_key:
-            same = queue.backlog.uniques.holder(batch.unique_key, now, {lease.id for lease in done})
+            same = queue.backlog.uniques.holder(batch.unique_key, now, {lease.id for lease in here})
         writing = None if same is None else queue.writing.get(same)
         if writing is not None:  # whether there will be another is not known yet
             waiting = later()
@@ -115,8 +116,13 @@ class Arrivals:
         if same is not None:
             receipt = Receipt(same, 1, True, self._durability)
             return self._accept(batch, queue, None, 0, receipt, later, acked, now, woken)
-        freed = sum(lease.entry.size for lease in done)
-        self._quota.check(queue, self._queues.each(), number - len(done), size - freed)
+        self._quota.check(
+            queue,
+            self._queues.each(),
+            number - len(here),
+            size - sum(lease.entry.size for lease in here),
+            size + number * OVERHEAD_BYTES - sum(lease.entry.size + OVERHEAD_BYTES for lease in done),
+        )
         if self._log is not None:
             self._log.check(LaneName(batch.queue, batch.priority, batch.key))
         run = Run(queue.reserve(number), batch.bodies, properties)

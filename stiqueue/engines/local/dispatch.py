@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+from stiqueue.engines.bounds import Quota
 from stiqueue.engines.clock import Clock
 from stiqueue.engines.dead_letters import dead_letter
 from stiqueue.engines.local.consumer import LocalConsumer, Queue, Wakes, call
@@ -37,6 +38,7 @@ class Dispatch:
         self,
         lock: threading.Lock,
         clock: Clock,
+        quota: Quota,
         queues: Queues,
         timer: Timer[Queue | None],
         recorder: Recorder | None,
@@ -45,6 +47,7 @@ class Dispatch:
         """Start without leases; `recorder` and `reader` are None if messages are in memory alone."""
         self._lock = lock
         self._clock = clock
+        self._quota = quota
         self._queues = queues
         self._timer = timer
         self._recorder = recorder
@@ -202,6 +205,7 @@ class Dispatch:
         # Made even above `max_queues`: nothing may be lost.
         target = self._queues.make(queue.dead_letter_queue)
         letters = [dead_letter(entry, queue.name, reason, target.reserve(1)) for entry, reason in fallout.dead]
+        self._quota.grew(sum(letter.size for letter in letters) - sum(entry.size for entry, _ in fallout.dead))
         if self._recorder is not None:
             self._recorder.moved(queue, [entry for entry, _ in fallout.dead], target, letters)
             return None

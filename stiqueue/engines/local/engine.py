@@ -92,7 +92,9 @@ class LocalEngine:
         if log is not None:
             self._reader = Reader(self._lock, self._clock, log, lambda *change: self._dispatch.after(*change))
             self._recorder = Recorder(log, self._clock, self._timer, self._reader)
-        self._dispatch = Dispatch(self._lock, self._clock, self._queues, self._timer, self._recorder, self._reader)
+        self._dispatch = Dispatch(
+            self._lock, self._clock, quota, self._queues, self._timer, self._recorder, self._reader
+        )
         self._settlements = Settlements(self._lock, self._clock, self._dispatch, self._recorder)
         self._arrivals = Arrivals(self._lock, self._clock, quota, self._queues, self._dispatch, self._settlements, log)
         self._looking = Looking(self._lock, self._clock, self._queues, self._enforcement, self._reader)
