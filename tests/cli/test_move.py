@@ -415,7 +415,7 @@ def test_from_a_cluster(gateway: SQClient, other: SQClient) -> None:
     """It cannot enqueue and ack in one step: messages go one by one."""
     gateway.enq_many(["a", "b", "c"], headers={"key": "value"})
     move = Move(gateway, other, "default")
-    move.run(wait=0.5)
+    move.run(wait=5)
     assert move.moved == 3
     assert seen(other, "default") == [(body, 0, {"key": "value"}) for body in (b"a", b"b", b"c")]
     assert gateway.counts().ready == 0

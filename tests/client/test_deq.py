@@ -304,7 +304,7 @@ def test_what_was_settled_by_hand_is_not_acked_by_the_next_deq(client: BaseClien
 
 
 def test_a_message_whose_lease_ran_out_says_so(place: Place, other: BaseClient) -> None:
-    client = place.client(ack_timeout=0.05)
+    client = place.client(ack_timeout=0.5)
     other.enq("a")
     message = take(client)
     until(lambda: other.counts().requeued > 0)

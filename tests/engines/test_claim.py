@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,12 +26,20 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "stiqueue.db"
 
 
-def test_the_second_is_told_who_has_it(path: Path) -> None:
+def test_the_second_is_told_who_has_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it tries a single time, and does not wait."""
     claim = Claim(path)
-    begin = time.monotonic()
+    tried: list[int] = []
+    flock = fcntl.flock
+
+    def recorded(file: int, kind: int) -> None:
+        tried.append(kind)
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", recorded)
     with pytest.raises(StoreInUse, match=rf"stiqueue.db: in use by process {os.getpid()}$"):
         Claim(path)
-    assert time.monotonic() - begin < 0.1
+    assert tried == [fcntl.LOCK_EX | fcntl.LOCK_NB]
     claim.release()
     Claim(path).release()
 

@@ -32,6 +32,8 @@ from .run import Run
 
 SECOND = 1_000_000_000
 ACK_WAIT_SECONDS = 30.0
+SLACK_SECONDS = 4.0
+"""What a busy machine may add to it."""
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(
     wait_until(returned, ACK_WAIT_SECONDS + 10, "everything came", every=0.2)
     last = max(event.t for event in read_history(run.directory, "o") if event.op == "deq")
     print(f"given back {(last - killed) / SECOND:.1f} s after the kill")
-    assert last - killed <= (ACK_WAIT_SECONDS + 1) * SECOND
+    assert last - killed <= (ACK_WAIT_SECONDS + 1 + SLACK_SECONDS) * SECOND
     came = [event.value for event in read_history(run.directory, "o") if event.op == "deq"]
     assert [value for value in came if value in values[:10]] == values[:10]
     run.stop_clients([other])
@@ -171,13 +173,15 @@ def test_57_what_a_killed_gateway_held_comes_back_in_time_and_ascending(
     run.assert_good(Expectation(confirmed=30))
 
 
+@pytest.mark.alone
 def test_57_a_gateway_that_is_asked_to_stop_gives_back_at_once(run: Run, servers: NatsServer | NatsCluster) -> None:
     first, second = gateway(run, servers, "--grace", "0"), gateway(run, servers)
     values = run.fill(10)
     holder = run.client("consume", "h", "--prefetch", 10, "--then", "hold", "--once")
     holder.wait_for("holding 10")
-    signalled = run.inject.terminate(first)
     stub = run.stub(second.target)
+    stub.Cnt(pb.CntRequest(queues=["default"]), timeout=20, wait_for_ready=True)  # connects
+    signalled = run.inject.terminate(first)
     request = pb.DeqRequest(prefetch=10, max_messages=10)
     stream = stub.Deq(request, timeout=20)
     came = [message.body for response in [next(stream)] for message in response.messages]

@@ -187,7 +187,7 @@ def test_30_both_ways_go_on_after_ten_restarts(connect: Connect) -> None:
 @hangs
 def test_calls_to_a_server_that_hangs_give_up_in_time_and_say_why(connect: Connect, durable: ServerProcess) -> None:
     client = connect(durable.port, timeout=1.0)
-    client.enq("before")
+    client.enq("before", timeout=PATIENCE)
     os.kill(durable.pid, signal.SIGSTOP)
     until(lambda: process_state(durable.pid), "T")
     for call in lambda: client.enq("meanwhile"), client.cnt, client.peek:
@@ -196,7 +196,7 @@ def test_calls_to_a_server_that_hangs_give_up_in_time_and_say_why(connect: Conne
             call()
         assert time.monotonic() - begin < 1.0 + SLACK
     os.kill(durable.pid, signal.SIGCONT)
-    assert client.enq("after") > 0
+    assert client.enq("after", timeout=PATIENCE) > 0
     assert client.deq(timeout=PATIENCE) == b"before"
 
 

@@ -28,7 +28,7 @@ from stiqueue.v1 import queue_pb2_grpc
 
 from .conftest import Connect
 
-SLACK = 2.0
+SLACK = 8.0
 """What a busy machine may add to a timeout."""
 
 
@@ -109,16 +109,16 @@ def test_timeouts_do_not_add_up(connect: Connect, queues: int) -> None:
     """Six flows call an absent server: each returns after its own timeout, whomever it waited for."""
     with SQServer(port=free_port()) as server:
         port = server.port
-    client = connect(port, timeout=1.0)
+    client = connect(port, timeout=3.0)
 
     def enq(number: int) -> float:
         begin = time.monotonic()
-        with pytest.raises(Unavailable, match="within 1 s"):
+        with pytest.raises(Unavailable, match="within 3 s"):
             client.enq("a", queue=f"q{number % queues}")
         return time.monotonic() - begin
 
     calls = [Call(enq, number) for number in range(6)]
-    assert max(call.result() for call in calls) < 1.0 + SLACK
+    assert max(call.result() for call in calls) < 3.0 + SLACK
 
 
 @pytest.mark.scenario("server stays away")
@@ -140,9 +140,9 @@ def test_a_short_timeout_is_kept_behind_a_long_one(connect: Connect) -> None:
 SETTLING: dict[str, Callable[[Any, Any], object]] = {
     "ack": lambda client, message: message.ack(),
     "ack_and_enq": lambda client, message: message.ack_and_enq("next"),
-    "ack_and_enq with a timeout": lambda client, message: message.ack_and_enq("next", timeout=1.0),
+    "ack_and_enq with a timeout": lambda client, message: message.ack_and_enq("next", timeout=3.0),
     "deq": lambda client, message: client.deq(),
-    "deq with a timeout": lambda client, message: client.deq(timeout=0.5),
+    "deq with a timeout": lambda client, message: client.deq(timeout=5.0),
 }
 
 
@@ -150,9 +150,10 @@ SETTLING: dict[str, Callable[[Any, Any], object]] = {
 def test_timeouts_of_settling_do_not_add_up(connect: Connect, server: SQServer, call: str) -> None:
     """Several flows settle a message each, and the server's answers do not come."""
     with Proxy(f"127.0.0.1:{server.port}") as proxy, SQClient(port=server.port) as other:
-        flows = FEW if call.startswith("deq") else 6  # more of them do not wait for the ack before
+        # More than FEW of `deq` do not wait for the ack before. Added up, the timeouts are above one and SLACK.
+        flows, timeout = (FEW, 5.0) if call.startswith("deq") else (6, 3.0)
         other.enq_many(map(str, range(flows)))
-        client = connect(int(proxy.target.rpartition(":")[2]), timeout=1.0)
+        client = connect(int(proxy.target.rpartition(":")[2]), timeout=timeout)
         silent = threading.Event()
 
         def settle() -> float:
@@ -168,7 +169,7 @@ def test_timeouts_of_settling_do_not_add_up(connect: Connect, server: SQServer, 
         assert not any(each.is_over(0.1) for each in calls)
         proxy.set(Mode.STALL, Direction.DOWN)
         silent.set()
-        assert max(each.result() for each in calls) < 1.0 + SLACK
+        assert max(each.result() for each in calls) < timeout + SLACK
         proxy.set(Mode.PASS)
 
 
@@ -177,18 +178,19 @@ def test_one_that_waits_goes_on_with_a_request_that_another_gave_up(connect: Con
     with Proxy(f"127.0.0.1:{server.port}") as proxy, SQClient(port=server.port) as other:
         client = connect(int(proxy.target.rpartition(":")[2]), timeout=PATIENCE)
         client.cnt()
+        other.cnt()
         proxy.set(Mode.STALL, Direction.DOWN)
         begin = time.monotonic()
         # The third waits for the answer of one of the first two, and then no longer.
-        calls = [Call(client.enq, "a", timeout=0.5)]
+        calls = [Call(client.enq, "a", timeout=3.0)]
         until(other.cnt, 1)
-        calls.append(Call(client.enq, "b", timeout=1.5))
+        calls.append(Call(client.enq, "b", timeout=4.5))
         assert not calls[0].is_over(0.1)
         calls.append(Call(client.enq, "c"))
         until(other.cnt, 3)
         for call in calls[:2]:
             assert isinstance(outcome_of(call), Unavailable)
-        assert time.monotonic() - begin < 1.5 + SLACK
+        assert time.monotonic() - begin < 4.5 + SLACK
         proxy.set(Mode.PASS)
         assert calls[2].result() == 3
         assert other.peek() == b"a,b,c", "each once"

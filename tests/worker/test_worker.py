@@ -216,7 +216,7 @@ def test_what_is_settled_too_late_is_only_logged(
             assert again.wait(PATIENCE)
         again.set()
 
-    with working(server, work, ack_timeout=0.05):
+    with working(server, work, ack_timeout=1.0):
         client.enq("a")
         until(lambda: client.counts().acked, 1)
     assert "could not settle message 1 of default, it is delivered again" in caplog.text
