@@ -134,6 +134,7 @@ def expect(value: Any, read: Callable[[], Any], within: float) -> None:
 
 
 @pytest.mark.parametrize("end", [pytest.param("SIGKILL", marks=posix), "os._exit", "exception"])
+@pytest.mark.alone
 def test_what_a_dead_consumer_held_is_back_within_a_second(
     server: SQServer, client: SQClient, hold: Callable[..., Consumer], end: str
 ) -> None:
@@ -152,6 +153,7 @@ def test_what_a_dead_consumer_held_is_back_within_a_second(
     assert [message.attempt for message in client.peek_messages()] == [1, 0, 0]
 
 
+@pytest.mark.alone
 def test_a_clean_exit_acks(server: SQServer, client: SQClient, hold: Callable[..., Consumer]) -> None:
     client.enq_many(["A", "B", "C"])
     consumer = hold(server.port, "")
@@ -162,6 +164,7 @@ def test_a_clean_exit_acks(server: SQServer, client: SQClient, hold: Callable[..
     assert client.counts().acked == 1
 
 
+@pytest.mark.alone
 def test_an_exception_in_a_with_block_gives_back(server: SQServer, client: SQClient) -> None:
     client.enq_many(["A", "B"])
 
@@ -175,6 +178,7 @@ def test_an_exception_in_a_with_block_gives_back(server: SQServer, client: SQCli
     expect(b"A,B", client.peek, within=1.0)
 
 
+@pytest.mark.alone
 def test_an_acked_message_is_never_delivered_again(
     server: SQServer, client: SQClient, hold: Callable[..., Consumer]
 ) -> None:
@@ -207,11 +211,14 @@ def test_what_a_stopped_consumer_held_is_back_after_keepalive(hold: Callable[...
 
 
 def test_what_a_stuck_consumer_held_is_back_after_ack_timeout() -> None:
-    with SQServer(port=0, ack_timeout=0.3) as server, SQClient(port=server.port) as client:
+    with (
+        SQServer(port=0, ack_timeout=0.3) as server,
+        SQClient(port=server.port) as client,
+        SQClient(port=server.port, ack_timeout=3_600) as other,
+    ):
         client.enq("A")
         late = client.deq(timeout=PATIENCE)
-        with ThreadPoolExecutor(1) as thread:  # a consumer of its own
-            again = thread.submit(client.deq, timeout=PATIENCE).result(PATIENCE)
+        again = other.deq(timeout=PATIENCE)
         assert late is not None
         assert again is not None
         assert (late, late.attempt) == (b"A", 1)
@@ -352,6 +359,7 @@ client.enq("parent")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.alone
 def test_a_client_works_on_both_sides_of_a_fork(server: SQServer, client: SQClient) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORK, str(server.port)],
@@ -425,7 +433,7 @@ def test_everything_confirmed_survives_sigkill_of_the_server(tmp_path: Path) -> 
 
     with (
         ServerProcess(tmp_path / "queue.db") as server,
-        SQClient(port=server.port, timeout=1.0) as client,
+        SQClient(port=server.port, timeout=10.0) as client,
         ThreadPoolExecutor(1) as thread,
     ):
         producing = thread.submit(produce, client)
@@ -441,7 +449,7 @@ def test_everything_confirmed_survives_sigkill_of_the_server(tmp_path: Path) -> 
 
 
 def test_after_sigkill_of_the_server_leased_messages_are_back_and_acked_ones_are_not(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "queue.db") as server, SQClient(port=server.port, timeout=1.0) as client:
+    with ServerProcess(tmp_path / "queue.db") as server, SQClient(port=server.port, timeout=PATIENCE) as client:
         client.enq_many(["A", "B", "C", "D"])
         done = client.deq(timeout=PATIENCE)
         assert done == b"A"

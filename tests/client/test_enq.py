@@ -71,10 +71,10 @@ def test_a_message_arrives_with_its_priority_and_headers(client: BaseClient) -> 
 
 
 def test_a_delayed_message_is_counted_as_delayed_and_comes_later(client: BaseClient) -> None:
-    client.enq("late", delay=0.2)
     client.enq("much later", delay=3600)
     assert client.cnt() == 0
     assert client.deq(timeout=0) is None
+    client.enq("late", delay=0.2)
     message = client.deq(timeout=20)
     assert message == b"late"
     assert client.counts().delayed == 1

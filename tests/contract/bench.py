@@ -117,8 +117,15 @@ class Bench:
     async def ack(self, *messages: Delivered, close_stream: bool = False) -> list[str]:
         return await self.settle(*messages, outcome=Outcome.ACK, close_stream=close_stream)
 
-    async def exchange(self, worker: Worker, message: Delivered) -> Delivered | None:
-        """Ack a worker's message and take its next one, wherever that comes; None when there is none now."""
+    async def exchange(self, worker: Worker, message: Delivered) -> Delivered:
+        """Ack a worker's message and wait for its next one, wherever that comes."""
+        given = await ready(self.engine.exchange(message.lease_id))
+        assert given is not None, "the lease is stale"
+        (found,) = given or await worker.next()
+        return found
+
+    async def exchange_now(self, worker: Worker, message: Delivered) -> Delivered | None:
+        """Ack a worker's message and take its next one; None when there is none now."""
         given = await ready(self.engine.exchange(message.lease_id))
         assert given is not None, "the lease is stale"
         (found,) = given or worker.take() or [None]

@@ -46,6 +46,7 @@ ENGINES: dict[str, Callable[[FakeClock, Bounds | None, int, Path], LocalEngine]]
 
 JETSTREAM = "jetstream"
 JETSTREAM_PATIENCE = 3.0
+"""Real seconds for what is not expected to come."""
 
 
 NATS_SERVERS = int(os.environ.get("NATS_SERVERS", "1"))
@@ -99,14 +100,16 @@ def make_bench(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop, 
         prefix = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:16]
         differences = DIFFERENCES | (OF_SEVERAL_SERVERS if NATS_SERVERS > 1 else {})
         difference = differences.get(request.function.__name__)
+        patience = PATIENCE
         if difference is not None and difference.holds_for(request.node.callspec.params):
+            patience = JETSTREAM_PATIENCE
             request.applymarker(pytest.mark.xfail(reason=difference.text, strict=difference.always))
 
     def make(*, bounds: Bounds | None = None, max_attempts: int = 0) -> Bench:
         clock = FakeClock()
         if request.param == JETSTREAM:
             engine: Any = RemoteEngine(new_engine(server.address, clock, bounds, max_attempts, prefix, NATS_SERVERS))
-            bench = Bench(engine, clock, JETSTREAM_PATIENCE)
+            bench = Bench(engine, clock, patience)
         else:
             bench = Bench(ENGINES[request.param](clock, bounds, max_attempts, tmp_path), clock, PATIENCE)
         made.append(bench)

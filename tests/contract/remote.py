@@ -23,7 +23,7 @@ from stiqueue.rules.entry import Leased, Peeked
 
 QUIET_SECONDS = 0.12
 """Nothing has come when nothing came for so long."""
-BEHIND_SECONDS = 0.04
+BEHIND_SECONDS = 0.15
 """A message that belongs to those before it comes at most so much later."""
 CALL_SECONDS = 30.0
 

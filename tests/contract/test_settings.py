@@ -52,7 +52,7 @@ async def test_exchange_brings_nothing_of_a_paused_queue(bench: Bench) -> None:
     worker = bench.worker()
     a = await worker.get()
     await configure(bench, paused=True)
-    assert await bench.exchange(worker, a) is None
+    assert await bench.exchange_now(worker, a) is None
     await configure(bench, reset=["*"])
     assert await worker.bodies() == ["b"]
 

@@ -14,6 +14,7 @@ SECOND = 1_000_000_000
 QUEUES = ("alone", "shared")
 
 
+@pytest.mark.alone
 def test_01_consumer_sigkill_holding_leases(run: Run) -> None:
     """20 consumers hold 10 leases each of 1,000 messages; 10 of them are killed.
 
@@ -25,11 +26,11 @@ def test_01_consumer_sigkill_holding_leases(run: Run) -> None:
     consumers = [run.client("consume", f"c{n}", "--prefetch", 10, "--then", "hold", "--once") for n in range(20)]
     for consumer in consumers:
         consumer.wait_for("holding 10")
-    run.wait_for_counts(1, leased=200, ready=800)
+    run.wait_for_counts(60, leased=200, ready=800)
 
     victims = run.random.sample(consumers, 10)
     killed = run.inject.kill(*victims)
-    run.wait_for_counts(1, leased=100, ready=900)
+    run.wait_for_counts(60, leased=100, ready=900)
     back = (time.monotonic_ns() - killed) / SECOND
     taken = run.take_ready()
     events = read_history(run.directory)
@@ -71,7 +72,7 @@ def test_10_sleeping_consumer_tiny_messages(run: Run, credit: int, number: int) 
     run.fill(number, name="shared", queue="shared", size=100)
     sleeper = run.client("consume", "sleeper", "--queue", "shared", "--prefetch", credit, "--then", "sleep")
     sleeper.wait_for("holding")
-    run.wait_for_counts(1, "shared", leased=credit, ready=number - credit)
+    run.wait_for_counts(60, "shared", leased=credit, ready=number - credit)
     others = [run.client("consume", f"other-{queue}", "--queue", queue, "--prefetch", 2_000) for queue in QUEUES]
     for queue, left in zip(QUEUES, (0, credit), strict=True):
         run.wait_for_counts(180, queue, ready=0, leased=left)
@@ -105,7 +106,7 @@ def test_12_cancel_at_the_moment_of_delivery(run: Run, rounds: int) -> None:
         assert storm.wait_for("stormed", 240) == f"stormed {3 * rounds}"
     producer.stop()
     for queue in ("full", "fed"):
-        took = run.wait_for_counts(1, queue, leased=0, consumers=0)
+        took = run.wait_for_counts(60, queue, leased=0, consumers=0)
         requeued = run.counts(queue).requeued
         print(f"{queue}: {requeued} given back, nothing leased {took * 1000:.0f} ms after the storm")
         assert requeued > rounds // 17, "the storm hit no delivery"
@@ -125,7 +126,7 @@ def cancel_storm(run: Run, number: int) -> None:
         assert producer.wait_for("sent", 180) == f"sent {number // 4}"
     run.wait_for_counts(180, ready=0, leased=0)
     run.stop_clients()
-    run.wait_for_counts(1, ready=0, leased=0, consumers=0)
+    run.wait_for_counts(60, ready=0, leased=0, consumers=0)
     assert not [report for storm in storms for report in storm.reports if report.startswith("failed")]
     assert run.drain() == []
     result = run.assert_good(Expectation(confirmed=number))

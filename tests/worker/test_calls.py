@@ -139,15 +139,17 @@ def test_a_worker_without_acks_answers_too(client: SQClient, server: SQServer) -
 
 
 def test_a_caller_that_gives_up_leaves_nothing(server: SQServer, client: SQClient) -> None:
+    client.cnt()  # connects
     with pytest.raises(NoAnswer) as caught:
-        client.call("7", queue="squares", timeout=0.2)
+        client.call("7", queue="squares", timeout=2.0)
     assert isinstance(caught.value, TimeoutError)
     until(lambda: left(client), {})
 
 
 def test_a_late_answer_is_dropped_and_the_next_is_right(server: SQServer, client: SQClient) -> None:
     with SQClient(port=server.port) as other:
-        calling = Call(client.call, "late", queue="squares", timeout=0.3)
+        client.cnt(), other.cnt()
+        calling = Call(client.call, "late", queue="squares", timeout=3.0)
         message = other.deq(queue="squares")
         with pytest.raises(NoAnswer):
             calling.result()
@@ -327,7 +329,7 @@ async def _calls_of_tasks(port: int) -> None:
         with pytest.raises(RemoteError, match="ValueError: no number"):
             await client.call("x", queue="squares")
         with pytest.raises(NoAnswer):
-            await client.call("x", queue="nobody", timeout=0.1)
+            await client.call("x", queue="nobody", timeout=2.0)
         cancelled = asyncio.create_task(client.call("x", queue="nobody"))
         await soon(lambda: client.cnt(queue="nobody"), 1)
         cancelled.cancel()
