@@ -101,10 +101,12 @@ async def redrive(
     redriven = _Redriven(session, name, most)
     if ids is not None:
         for feed in each_feed(session, dead, ids):
-            await redriven.read(feed)
+            if not redriven.is_over:
+                await redriven.read(feed)
     else:
-        more = True
-        while more:  # what was refused counts for the limit of a stream, so there may be another
+        goes_on = True
+        while goes_on:
+            refused = len(redriven.refused)
             asked = Subscription(
                 dead,
                 REDRIVE_PREFETCH,
@@ -113,7 +115,9 @@ async def redrive(
                 consumer=options.consumer,
                 concurrency=1,
             )
-            more = await redriven.read(Feed(session, asked)) and most > 0
+            await redriven.read(Feed(session, asked))
+            # Those that were refused count for the limit of a stream, so the next one may bring more.
+            goes_on = most > 0 and len(redriven.refused) > refused and not redriven.is_over
     if redriven.refused:
         with suppress(StiQueueError):  # ready again at once; otherwise when the delay ends
             for feed in each_feed(session, dead, redriven.refused):
@@ -136,20 +140,20 @@ class _Redriven:
         self._queue = queue
         self._most = most
 
-    async def read(self, feed: Feed) -> bool:
-        """Move what `feed` brings; return whether another may bring more."""
-        refused = len(self.refused)
+    @property
+    def is_over(self) -> bool:
+        """Whether no more are to move."""
+        return self.moved == self._most > 0 or len(self.refused) >= MOST_REFUSED
+
+    async def read(self, feed: Feed) -> None:
+        """Move what `feed` brings."""
         try:
-            while (messages := await feed.next()) is not None:
+            while not self.is_over and (messages := await feed.next()) is not None:
                 for message in messages:
-                    await self._move(message)
-                    if self.moved == self._most > 0:  # after a lost stream, the next would bring as many again
-                        return False
-                if len(self.refused) >= MOST_REFUSED:
-                    return False
+                    if not self.is_over:  # after a lost stream, the next one brings as many again
+                        await self._move(message)
         finally:
             await feed.leave()
-        return len(self.refused) > refused
 
     async def _move(self, message: Delivered) -> None:
         try:

@@ -195,6 +195,15 @@ def test_redrive_counts_only_those_that_move(client: BaseClient) -> None:
     assert client.peek(queue="all.dead") == b"a,b,e"
 
 
+def test_redrive_ends_after_many_refusals(client: BaseClient) -> None:
+    kill(client, *map(str, range(120)))
+    client.configure(max_messages=1)
+    client.enq("x")
+    with pytest.raises(QueueFull, match=r"^0 moved, 1\d\d refused"):
+        client.redrive()
+    assert client.counts(queue="default.dead").ready == 120
+
+
 @pytest.mark.parametrize("queue", ["a/b", "..\n", "ä", "x" * 129])
 def test_every_call_refuses_a_bad_queue_name(client: BaseClient, queue: str) -> None:
     calls: list[Callable[[], object]] = [
