@@ -73,7 +73,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._changed = asyncio.Event()
-        self._accepting: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
 
     @property
     def open(self) -> int:
@@ -164,22 +164,24 @@ class Proxy:
         host, _, port = self.target.rpartition(":")
         listener = socket.create_server((host, int(port)), backlog=256)
         listener.setblocking(False)
-        self._accepting = asyncio.ensure_future(self._accept(listener))
+        self._listener = listener
+        # Not by a task with `sock_accept`: one that is cancelled at the wrong moment loses the connection.
+        self._loop.add_reader(listener, self._accept, listener)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                client, _ = await self._loop.sock_accept(listener)
-                self.connections += 1
-                _Link(self, client).start()
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            client, _ = listener.accept()
+            self.connections += 1
+            _Link(self, client).start()
 
     async def _stop(self) -> None:
-        assert self._accepting is not None
-        self._accepting.cancel()
+        assert self._listener is not None
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
         links = list(self._links)
         for link in links:
             link.reset()
-        await asyncio.gather(self._accepting, *(link.ended() for link in links), return_exceptions=True)
+        await asyncio.gather(*(link.ended() for link in links), return_exceptions=True)
 
     async def connect(self) -> socket.socket:
         """Return a connection to the next server that accepts one.
