@@ -182,15 +182,15 @@ def test_one_that_waits_goes_on_with_a_request_that_another_gave_up(connect: Con
         proxy.set(Mode.STALL, Direction.DOWN)
         begin = time.monotonic()
         # The third waits for the answer of one of the first two, and then no longer.
-        calls = [Call(client.enq, "a", timeout=3.0)]
+        calls = [Call(client.enq, "a", timeout=1.0)]
         until(other.cnt, 1)
-        calls.append(Call(client.enq, "b", timeout=4.5))
+        calls.append(Call(client.enq, "b", timeout=2.0))
         assert not calls[0].is_over(0.1)
         calls.append(Call(client.enq, "c"))
         until(other.cnt, 3)
         for call in calls[:2]:
             assert isinstance(outcome_of(call), Unavailable)
-        assert time.monotonic() - begin < 4.5 + SLACK
+        assert time.monotonic() - begin < 2.0 + SLACK
         proxy.set(Mode.PASS)
         assert calls[2].result() == 3
         assert other.peek() == b"a,b,c", "each once"
