@@ -202,6 +202,7 @@ def test_with_ack_required_false_a_message_is_delivered_at_most_once(
 
 
 @posix
+@pytest.mark.alone
 def test_what_a_stopped_consumer_held_is_back_after_keepalive(hold: Callable[..., Consumer]) -> None:
     with SQServer(port=0, keepalive=0.5, keepalive_timeout=0.5) as server, SQClient(port=server.port) as client:
         client.enq("A")

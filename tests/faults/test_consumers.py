@@ -106,7 +106,7 @@ def test_12_cancel_at_the_moment_of_delivery(run: Run, rounds: int) -> None:
         assert storm.wait_for("stormed", 240) == f"stormed {3 * rounds}"
     producer.stop()
     for queue in ("full", "fed"):
-        took = run.wait_for_counts(60, queue, leased=0, consumers=0)
+        took = run.wait_for_counts(5, queue, leased=0, consumers=0)
         requeued = run.counts(queue).requeued
         print(f"{queue}: {requeued} given back, nothing leased {took * 1000:.0f} ms after the storm")
         assert requeued > rounds // 17, "the storm hit no delivery"
@@ -126,7 +126,7 @@ def cancel_storm(run: Run, number: int) -> None:
         assert producer.wait_for("sent", 180) == f"sent {number // 4}"
     run.wait_for_counts(180, ready=0, leased=0)
     run.stop_clients()
-    run.wait_for_counts(60, ready=0, leased=0, consumers=0)
+    run.wait_for_counts(5, ready=0, leased=0, consumers=0)
     assert not [report for storm in storms for report in storm.reports if report.startswith("failed")]
     assert run.drain() == []
     result = run.assert_good(Expectation(confirmed=number))

@@ -203,7 +203,7 @@ def test_a_call_repeated_under_its_id_is_done_once(
     monkeypatch.setattr("stiqueue.client.calling.enq_batch", counted)
     with answering(server, handle):
         with pytest.raises(NoAnswer):
-            client.call("7", queue="squares", request_id="seven", timeout=0.5)
+            client.call("7", queue="squares", request_id="seven", timeout=3.0)
         calls = [Call(client.call, "7", queue="squares", request_id="seven") for _ in range(2)]
         for _ in range(3):
             assert asked.acquire(timeout=PATIENCE)
