@@ -26,6 +26,7 @@ from stiqueue.client.calls.proxies import proxy_for
 from stiqueue.client.calls.tls import TLS
 from stiqueue.errors import InvalidRequest
 from stiqueue.limits import MAX_DELAY
+from stiqueue.wire.handshake import shake_hands
 
 SECONDS = 3.0
 
@@ -56,22 +57,13 @@ def as_shown(host: str, port: int, timeout: float, cert: str | None = None, key:
     for context in (anything, same):
         if cert:
             context.load_cert_chain(cert, key)
-    with _connected(anything, host, port, timeout) as connection:
-        pem = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
+    with socket.create_connection((host, port), timeout) as connection:
+        pem = ssl.DER_cert_to_PEM_cert(shake_hands(anything, connection).getpeercert(binary_form=True) or b"")
     same.load_verify_locations(cadata=pem)
-    with _connected(same, host, port, timeout) as connection:  # once more, for Python reads only what it has verified
-        names: Any = (connection.getpeercert() or {}).get("subjectAltName", ())
+    with socket.create_connection((host, port), timeout) as connection:  # again: Python reads only what it has verified
+        names: Any = (shake_hands(same, connection).getpeercert() or {}).get("subjectAltName", ())
     name = names[0][1].replace("*", "any") if names else None
     return AsShown(cert=cert, key=key, server_name=name, pem=pem)
-
-
-def _connected(context: ssl.SSLContext, host: str, port: int, timeout: float) -> ssl.SSLSocket:
-    connection = socket.create_connection((host, port), timeout)
-    try:
-        return context.wrap_socket(connection)
-    except OSError:
-        connection.close()
-        raise
 
 
 def is_serving(host: str, port: int, timeout: float = SECONDS, tls: TLS | None = None) -> bool:

@@ -1,15 +1,44 @@
-"""A TLS handshake in memory, which reads and checks a certificate: the library has no other way to parse one."""
+"""TLS handshakes in memory: one reads and checks a certificate, one talks to a server over a plain socket."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
 from stiqueue.errors import InvalidRequest
 
+READ_BYTES = 65_536
+"""How much is read from a socket at once."""
+
+
+def shake_hands(context: ssl.SSLContext, connection: socket.socket) -> ssl.SSLObject:
+    """Do a client's part of a handshake on `connection`, which stays the caller's to close.
+
+    `SSLContext.wrap_socket` would take the connection over, and leaves it open if the peer has reset it by then.
+
+    Raises:
+        OSError: as `connection` does.
+        ssl.SSLError: the two do not agree, or the peer hangs up; it is an OSError as well.
+    """
+    received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(received, to_send)
+    while True:
+        try:
+            session.do_handshake()
+        except ssl.SSLWantReadError:
+            connection.sendall(to_send.read())
+            if data := connection.recv(READ_BYTES):
+                received.write(data)
+            else:
+                received.write_eof()
+        else:
+            connection.sendall(to_send.read())
+            return session
+
 
 def read_certificate(certificate: str, key: str) -> dict[str, Any]:
-    """Return the fields of a certificate as `ssl.SSLSocket.getpeercert` does.
+    """Return the fields of a certificate as `ssl.SSLSocket.getpeercert` does: the library parses none by itself.
 
     Args:
         certificate: the path of the certificate, with its chain, in PEM.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import shutil
 import socket
+import ssl
+import struct
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +25,7 @@ from stiqueue.server.access.certificates import CertificateFiles, Certificates
 from stiqueue.server.upkeep import DAY_SECONDS, Upkeep
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
+from stiqueue.wire.handshake import shake_hands
 
 SECONDS = 3.0
 
@@ -205,3 +209,14 @@ def test_noise_on_a_tls_port_harms_nobody(stack: ExitStack, authority: Authority
         noise.sendall(b"GET / HTTP/1.1\r\n\r\n")
         stub = secure_stub(stack, server.port, authority)
         until(lambda: len(stub.Cnt(pb.CntRequest(), timeout=SECONDS).queues), 0)
+
+
+def test_a_connection_that_is_reset_before_the_handshake_is_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname(), SECONDS) as connection:
+            accepted, _ = listener.accept()
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                shake_hands(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connection)
+        gc.collect()  # a socket that is left open is an error of this test

@@ -12,6 +12,7 @@ import grpc
 from stiqueue.arguments import check_kind, check_text
 from stiqueue.errors import InvalidRequest
 from stiqueue.wire.credentials import read_bytes
+from stiqueue.wire.handshake import shake_hands
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def speaks_tls(host: str, port: int, seconds: float) -> bool:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is told to it, so it may be anybody
     context.set_alpn_protocols(["h2"])
     try:
-        with socket.create_connection((host, port), seconds) as plain, context.wrap_socket(plain):
+        with socket.create_connection((host, port), seconds) as connection:
+            shake_hands(context, connection)
             return True
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")  # it refuses this client, in the words of TLS
