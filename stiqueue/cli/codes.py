@@ -46,5 +46,5 @@ _CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 def exit_code(error: Exception) -> ExitCode:
     """Return the exit code for `error`."""
     if isinstance(error, errors.InvalidRequest) and not error.is_refusal:
-        return ExitCode.FAILED  # part of what was asked for was done
+        return ExitCode.FAILED  # part of what was asked for was done, or may have been
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)

@@ -119,17 +119,18 @@ class Bench:
 
     async def exchange(self, worker: Worker, message: Delivered) -> Delivered:
         """Ack a worker's message and wait for its next one, wherever that comes."""
-        given = await ready(self.engine.exchange(message.lease_id))
-        assert given is not None, "the lease is stale"
-        (found,) = given or await worker.next()
+        (found,) = await self._exchanged(message) or await worker.next()
         return found
 
     async def exchange_now(self, worker: Worker, message: Delivered) -> Delivered | None:
         """Ack a worker's message and take its next one; None when there is none now."""
+        (found,) = await self._exchanged(message) or worker.take() or [None]
+        return found
+
+    async def _exchanged(self, message: Delivered) -> Sequence[Delivered]:
         given = await ready(self.engine.exchange(message.lease_id))
         assert given is not None, "the lease is stale"
-        (found,) = given or worker.take() or [None]
-        return found
+        return given
 
     async def requeue(self, *messages: Delivered, delay: float = 0.0) -> list[str]:
         return await self.settle(*messages, outcome=Outcome.REQUEUE, delay=delay)

@@ -170,7 +170,12 @@ def test_a_key_that_was_given_back_with_a_delay_is_held_up_after_a_restart(tmp_p
 
 def test_the_next_of_a_key_waits_until_the_one_before_is_written(tmp_path: Path) -> None:
     """A crash before that would bring it back after the next one had been delivered."""
-    gate = threading.Event()
+    held, gate = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        held.set()
+        gate.wait(PATIENCE)
+
     with opened(tmp_path / "queue.db") as engine:
         enqueue(engine, b"1", b"2", key="a")
         enqueue(engine, b"3", b"4", key="b")
@@ -178,7 +183,8 @@ def test_the_next_of_a_key_waits_until_the_one_before_is_written(tmp_path: Path)
         log = engine._log
         assert isinstance(log, SqliteLog)
         try:
-            log.journal.load(LaneName("default", 0), 0, 0, lambda rows: gate.wait(PATIENCE) and None)
+            log.journal.load(LaneName("default", 0), 0, 0, hold)
+            assert held.wait(PATIENCE)  # so that both are written together, and one consumer gets what follows of both
             answer = engine.settle_now(Settlement([first.lease_id]))
             dead = engine.settle_now(Settlement([other.lease_id], Outcome.DEAD_LETTER))
             (counts,) = engine.counts_now(["default"])

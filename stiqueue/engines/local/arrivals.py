@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from stiqueue.engines.bounds import OVERHEAD_BYTES, Quota
 from stiqueue.engines.clock import Clock
@@ -22,10 +22,25 @@ from stiqueue.limits import headers_size
 from stiqueue.message import NO_HEADERS, Batch, Durability, Receipt
 from stiqueue.rules.entry import Properties
 from stiqueue.rules.later import Answer
+from stiqueue.rules.lease import Lease
 from stiqueue.rules.recent import Recent, pack_ids, unpack_ids
 from stiqueue.rules.run import Run
 
 A = TypeVar("A", bound=Answer[Receipt])
+
+
+class _Accepted(NamedTuple):
+    """A request that was checked: what has to be done, and the receipt for it."""
+
+    batch: Batch
+    queue: Queue
+    run: Run | None
+    """The new messages; None where there are none, for they or another in their place came before."""
+    size: int
+    receipt: Receipt
+    acked: Owned
+    now: float
+    woken: Wakes
 
 
 class Arrivals:
@@ -99,12 +114,16 @@ class Arrivals:
         """Enqueue what was not enqueued before. The lock is held."""
         number = len(batch.bodies)
         queue = self._queues.open(batch.queue)
-        acked = self._dispatch.leases.held(batch.ack_lease_ids) if batch.ack_lease_ids else {}
+        acked: Owned = {}
+        done: list[Lease] = []
+        here: list[Lease] = []  # of `done`, those of the same queue
+        if batch.ack_lease_ids:
+            acked = self._dispatch.leases.held(batch.ack_lease_ids)
+            done = [lease for leases in acked.values() for lease in leases]
+            here = [lease for consumer, leases in acked.items() if consumer.queue is queue for lease in leases]
         if queue.ttl is not None and batch.ttl is None:
             expires_ms = int((wall + queue.ttl) * 1000)
             properties = replace(properties, expires_at=now + queue.ttl, expires_ms=expires_ms)
-        done = [lease for leases in acked.values() for lease in leases]
-        here = [lease for consumer, leases in acked.items() if consumer.queue is queue for lease in leases]
         same = None
         if batch.unique_key:
             same = queue.backlog.uniques.holder(batch.unique_key, now, {lease.id for lease in here})
@@ -115,7 +134,7 @@ class Arrivals:
             return waiting
         if same is not None:
             receipt = Receipt(same, 1, True, self._durability)
-            return self._accept(batch, queue, None, 0, receipt, later, acked, now, woken)
+            return self._accept(_Accepted(batch, queue, None, 0, receipt, acked, now, woken), later)
         self._quota.check(
             queue,
             self._queues.each(),
@@ -129,7 +148,7 @@ class Arrivals:
         if batch.unique_key:
             queue.backlog.uniques.claim(run.first_id, properties)
         receipt = Receipt(run.first_id, number, False, self._durability)
-        return self._accept(batch, queue, run, size, receipt, later, acked, now, woken)
+        return self._accept(_Accepted(batch, queue, run, size, receipt, acked, now, woken), later)
 
     def _repeated(
         self, batch: Batch, known: int | list[Answer[Receipt]], later: Callable[[], A], now: float, woken: Wakes
@@ -144,7 +163,8 @@ class Arrivals:
         if not acked:
             return receipt
         anonymous = batch._replace(request_id="")  # which is remembered already
-        return self._accept(anonymous, self._queues.open(batch.queue), None, 0, receipt, later, acked, now, woken)
+        queue = self._queues.open(batch.queue)
+        return self._accept(_Accepted(anonymous, queue, None, 0, receipt, acked, now, woken), later)
 
     def _submit_again(self, batch: Batch, answer: Answer[Receipt]) -> None:
         """Enqueue once it is known whether there is another message with its unique key. Called on the log's thread."""
@@ -156,38 +176,18 @@ class Arrivals:
             if isinstance(receipt, Receipt):
                 answer.set_result(receipt)
 
-    def _accept(
-        self,
-        batch: Batch,
-        queue: Queue,
-        run: Run | None,
-        size: int,
-        receipt: Receipt,
-        later: Callable[[], A],
-        acked: Owned,
-        now: float,
-        woken: Wakes,
-    ) -> Receipt | A:
+    def _accept(self, accepted: _Accepted, later: Callable[[], A]) -> Receipt | A:
         """Take in what has to be taken in; return the receipt, or its answer if that has to be written first."""
-        if self._log is None or not (run is not None or acked or batch.request_id):
-            self._take_in(batch, queue, run, size, receipt, acked, now, woken)
-            return receipt
+        if self._log is None or not (accepted.run is not None or accepted.acked or accepted.batch.request_id):
+            self._take_in(accepted)
+            return accepted.receipt
         answer = later()
-        self._append(self._log, batch, queue, run, size, receipt, answer, acked, now, woken)
+        self._append(self._log, accepted, answer)
         return answer
 
-    def _take_in(
-        self,
-        batch: Batch,
-        queue: Queue,
-        run: Run | None,
-        size: int,
-        receipt: Receipt,
-        acked: Owned,
-        now: float,
-        woken: Wakes,
-    ) -> None:
+    def _take_in(self, accepted: _Accepted) -> None:
         """Take in new messages, if there are any, and ack leases, in memory alone."""
+        batch, queue, run, size, receipt, acked, now, woken = accepted
         if run is not None:
             queue.backlog.unheld.add(run, size, now + batch.delay if batch.delay else None)
         if batch.request_id:
@@ -195,20 +195,9 @@ class Arrivals:
         settled = self._settlements.finish_each(acked, now, woken) if acked else {}
         self._dispatch.after({queue: None, **settled} if settled else (queue,), now, woken)
 
-    def _append(
-        self,
-        log: Log,
-        batch: Batch,
-        queue: Queue,
-        run: Run | None,
-        size: int,
-        receipt: Receipt,
-        answer: Answer[Receipt],
-        acked: Owned,
-        now: float,
-        woken: Wakes,
-    ) -> None:
-        """Write new messages, if there are any, which join the queue once that is safe, and that leases are `acked`."""
+    def _append(self, log: Log, accepted: _Accepted, answer: Answer[Receipt]) -> None:
+        """Write new messages, if there are any, which join the queue once that is safe, and that leases are acked."""
+        batch, queue, run, size, receipt, acked, now, woken = accepted
         answers = [answer]
         others: list[Callable[[], None]] = []
         due = now + batch.delay if batch.delay else None
