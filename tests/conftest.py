@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -18,6 +19,9 @@ from stiqueue import SQClient, SQServer
 from stiqueue.client.calls.sender import Sender
 from stiqueue.v1 import queue_pb2_grpc
 
+HERE = Path(__file__).parent
+SLOW_FOLDERS = {"adapters", "faults", "web"}
+"""Their tests start many processes, workers or a browser."""
 DESCRIPTORS = 8192
 """How many files and connections a process of tests may have open."""
 SETTLE_SECONDS = 5.0
@@ -38,6 +42,15 @@ def pytest_configure(config: pytest.Config) -> None:
         Sender.is_avoided = property(lambda self: True)  # type: ignore[method-assign, assignment]
     config.pluginmanager.register(Scenarios(config.getoption("write_scenarios")), "scenarios")
     config.pluginmanager.register(Turns(config), "turns")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the slow ones are left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark all tests of the slow folders, unless the command line names what to run."""
+    if not config.option.file_or_dir:
+        for item in items:
+            if item.path.relative_to(HERE).parts[0] in SLOW_FOLDERS:
+                item.add_marker("slow")
 
 
 @pytest.hookimpl(optionalhook=True)  # known where pytest-xdist is installed; asked before there is a pytest_configure

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_and_writes_down(tmp_path: Path) -> None:
     systems = ["echo", "stiqueue", "stiqueue-durable"]
     workloads = ["single", "batch-1000", "batch-2000", "both", "latency", "beside-large"]

@@ -31,6 +31,7 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="one worker is killed by SIGKILL")
 def test_wordcount_counts_every_file_once_although_a_worker_is_killed() -> None:
     done = subprocess.run(

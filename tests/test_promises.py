@@ -424,6 +424,7 @@ def test_consumers_may_settle_while_the_server_stops() -> None:
 # -- the server dies --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_everything_confirmed_survives_sigkill_of_the_server(tmp_path: Path) -> None:
     confirmed: list[str] = []
 
@@ -449,6 +450,7 @@ def test_everything_confirmed_survives_sigkill_of_the_server(tmp_path: Path) -> 
         assert len(kept) <= len(confirmed) + 1, "the one under way may be there too, and nothing else"
 
 
+@pytest.mark.slow
 def test_after_sigkill_of_the_server_leased_messages_are_back_and_acked_ones_are_not(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "queue.db") as server, SQClient(port=server.port, timeout=PATIENCE) as client:
         client.enq_many(["A", "B", "C", "D"])

@@ -118,6 +118,7 @@ def test_a_changed_file_is_in_force_without_a_restart(tmp_path: Path) -> None:
         assert client.all_settings().fixed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["[default", "[default]\npaused = 7", None])
 def test_a_mistake_in_a_changed_file_changes_nothing_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mistake: str | None

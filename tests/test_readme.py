@@ -69,6 +69,7 @@ def test_an_example_prints_what_it_says_twice_in_a_row(server: SQServer, program
     assert run(program, server.port) == output
 
 
+@pytest.mark.slow
 def test_the_commands_print_what_it_says_twice_in_a_row(server: SQServer) -> None:
     found = re.search(r"^((?:    stiqueue [^\n]+\n)+)\nThe last two print:\n\n```text\n(.*?)```", README, re.M | re.S)
     assert found

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.waiting import Call, run_python, until
 
 from stiqueue import SQClient
@@ -17,6 +18,7 @@ CONFTEST, TESTS, PLAIN = re.findall(r"```python\n(.*?)```", (ROOT / "docs/testin
 (OUTPUT,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.S)
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_mine.py").write_text(TESTS)

@@ -39,6 +39,7 @@ def test_alone(number):
 """
 
 
+@pytest.mark.slow
 def test_nothing_runs_beside_a_test_that_is_alone(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_suite.py").write_text(SUITE)
@@ -77,6 +78,7 @@ def test_one_file_needs_no_workers(monkeypatch: pytest.MonkeyPatch, paths: list[
     assert (1 < workers <= MOST_WORKERS) if side_by_side else workers == 0
 
 
+@pytest.mark.slow
 def test_auto_means_so_many() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "auto", "--maxprocesses", "2"]
     for path, told in ("tests/support", True), ("tests/test_docs.py", False):

@@ -89,6 +89,7 @@ def wait_for(client: SQClient, command: str, pid: str) -> None:
     raise AssertionError(f"the queue never was as it is when a reader types {command!r}: {counts}")
 
 
+@pytest.mark.slow
 def test_every_command_prints_what_the_page_shows(shell: Shell, server: SQServer) -> None:
     assert [name for name, _ in FILES] == ["produce.py", "work.py"]
     printed = []

@@ -87,6 +87,7 @@ def checked(program: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(360)
 def test_the_examples_of_the_readme_pass_mypy_strict(tmp_path: Path) -> None:
     assert len(PROGRAMS) > 2

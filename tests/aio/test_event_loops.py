@@ -147,6 +147,7 @@ def test_the_end_of_asyncio_run_settles_as_the_end_of_an_interpreter_does(
         assert (done.stdout, done.stderr) == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("interpreter ends", client="AsyncSQClient")
 def test_a_program_that_ends_while_the_server_is_gone_does_not_hang(server: SQServer, client: SQClient) -> None:
     client.enq("a")

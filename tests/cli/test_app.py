@@ -242,6 +242,7 @@ def test_every_setting_is_an_option() -> None:
 # -- completion -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @posix
 def test_bash_completes_commands_options_and_queues(cli: Cli, client: SQClient, tmp_path: Path) -> None:
     for queue in ("mail", "main", "other"):

@@ -140,6 +140,7 @@ def test_after_an_error_it_goes_on_where_it_was(file: Path) -> None:
         assert cli.ok("import", "-", stdin=b"".join(rest)).text == "imported 20 messages\n"
 
 
+@pytest.mark.slow
 def test_requests_are_as_small_as_the_server_wants_them(cli: Cli, client: SQClient, file: Path) -> None:
     client.enq_many(bytes([number]) * 20_000 for number in range(40))
     cli.ok("export", str(file))
@@ -258,6 +259,7 @@ def test_a_device_is_written_to(cli: Cli, client: SQClient, file: Path) -> None:
     assert sorted(path.name for path in file.parent.iterdir()) == [file.name, link.name]
 
 
+@pytest.mark.slow
 @posix
 def test_stdout_by_its_other_names(cli: Cli, client: SQClient, file: Path) -> None:
     client.enq("a")

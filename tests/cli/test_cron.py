@@ -61,6 +61,7 @@ def test_every_mistake_is_a_line_and_nothing_is_enqueued(cli: Cli, client: SQCli
     assert "No such file" in cli.fails(2, "cron", "nowhere.toml")
 
 
+@pytest.mark.slow
 def test_it_enqueues_until_it_is_told_to_stop(cli: Cli, client: SQClient, jobs: Path) -> None:
     port = free_port()
     with cli.start("cron", str(jobs), "--metrics-port", str(port)) as process:

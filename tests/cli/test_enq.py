@@ -224,6 +224,7 @@ def test_stopped_in_the_middle_it_tells_how_many_are_enqueued(
     assert bodies(client) == [b"a", b"b", b"c"]
 
 
+@pytest.mark.slow
 @posix
 def test_a_file_is_enqueued_with_a_progress_bar_that_goes_away(cli: Cli, client: SQClient, tmp_path: Path) -> None:
     lines = tmp_path / "lines"

@@ -40,6 +40,7 @@ def test_a_good_file_is_good(nobody: Cli, file: Path) -> None:
     assert file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_told_and_salvaged(nobody: Cli, damaged: Path, tmp_path: Path) -> None:
     before = damaged.read_bytes()
     done = nobody.run("check", str(damaged))
@@ -126,6 +127,7 @@ def test_a_file_without_its_mark_is_good_as_far_as_is_known(nobody: Cli, file: P
     assert (report["lost"], report["lost_is_exact"], report["missing_transactions"]) == (0, False, None)
 
 
+@pytest.mark.slow
 def test_a_loss_is_told_in_the_same_words_by_check_and_salvage(nobody: Cli, damaged: Path, tmp_path: Path) -> None:
     """Without its mark a damaged file may lack more than it knows of."""
     Path(f"{damaged}-mark").unlink()

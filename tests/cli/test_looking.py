@@ -99,6 +99,7 @@ def test_no_queues_is_no_error(cli: Cli) -> None:
     assert cli.run("queues", "--json").out == b""
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 def test_tables_fit_the_terminal(cli: Cli, client: SQClient, width: int) -> None:
@@ -147,6 +148,7 @@ def test_top_tells_rates(cli: Cli, client: SQClient) -> None:
     assert others[-1]["time_ms"] - first["time_ms"] >= 590
 
 
+@pytest.mark.slow
 @posix
 def test_top_says_which_columns_a_narrow_terminal_hides(cli: Cli, client: SQClient) -> None:
     client.enq("x", queue="q")
@@ -168,6 +170,7 @@ def test_top_does_not_look_without_a_pause(cli: Cli) -> None:
     assert "0 seconds are less than 0.01" in cli.fails(2, "top", "-n", "1", "--interval", "0")
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("key", [b"q", b"Q", b"\x03"])
 def test_top_is_left_by_q_or_ctrl_c_and_leaves_the_terminal_as_it_was(cli: Cli, client: SQClient, key: bytes) -> None:
@@ -179,6 +182,7 @@ def test_top_is_left_by_q_or_ctrl_c_and_leaves_the_terminal_as_it_was(cli: Cli, 
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 @posix
 def test_a_narrow_terminal_leaves_out_columns_instead_of_cutting_numbers(cli: Cli, client: SQClient) -> None:
     client.enq_many(["x"] * 12_345, queue="mail")
@@ -201,6 +205,7 @@ def test_top_shows_the_busiest_when_there_are_too_many(cli: Cli, client: SQClien
     assert "and 24 more" in shown
 
 
+@pytest.mark.slow
 @posix
 def test_top_outlives_its_server(unused_port: int) -> None:
     here = Cli(unused_port)

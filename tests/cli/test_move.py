@@ -139,6 +139,7 @@ def test_from_a_full_server(other: SQClient) -> None:
         assert (full.cnt(), other.cnt()) == (0, number)
 
 
+@pytest.mark.slow
 def test_while_producers_and_consumers_are_at_work(cli: Cli, client: SQClient, other: SQClient) -> None:
     """Producers still enqueue here, consumers already take there: each message reaches one of them, in order."""
     numbers, taken = range(3_000), list[int]()
@@ -254,6 +255,7 @@ def fill(client: SQClient) -> list[bytes]:
     return bodies(client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("which", ["source", "target"])
 def test_it_may_die_at_any_request(which: str, answered: bool) -> None:
@@ -411,6 +413,7 @@ def test_to_a_cluster_a_repeated_group_is_known(client: SQClient, gateway: SQCli
     assert bodies(gateway) == [b"a", b"b", b"c"]
 
 
+@pytest.mark.slow
 def test_from_a_cluster(gateway: SQClient, other: SQClient) -> None:
     """It cannot enqueue and ack in one step: messages go one by one."""
     gateway.enq_many(["a", "b", "c"], headers={"key": "value"})

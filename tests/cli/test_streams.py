@@ -59,6 +59,7 @@ def line(command: str, places: dict[str, str]) -> str:
     return re.sub("|".join(places), lambda found: places[found[0]], command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", PRINTING)
 def test_without_stdout_nothing_is_done(cli: Cli, client: SQClient, places: dict[str, str], command: str) -> None:
     client.enq("a")
@@ -81,6 +82,7 @@ def test_a_full_stdout_is_told_in_one_line(cli: Cli, client: SQClient, places: d
         assert bodies(client) == [b"a"], "it was not printed, so it is back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stderr", ["2>&-", "2> /dev/full", "2>&1 > /dev/null | true"], ids=["closed", "full", "unread"]
 )
@@ -178,6 +180,7 @@ def test_a_health_check_needs_nobody_who_reads(cli: Cli) -> None:
 # -- python -OO -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_docstrings_and_assertions_all_is_as_before(tmp_path: Path, unused_port: int) -> None:
     optimised = [sys.executable, "-OO", "-m", "stiqueue"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "STIQUEUE_PORT": str(unused_port)}

@@ -33,6 +33,7 @@ def drain(other: BaseClient, number: int) -> None:
     time.sleep(LATER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [2, NUMBER])
 def test_a_loop_sees_nothing_whose_lease_has_run_out(place: Place, other: BaseClient, prefetch: int) -> None:
     client = place.client(ack_timeout=1.0)
@@ -56,6 +57,7 @@ def test_a_loop_goes_on_with_what_is_still_leased(place: Place, other: BaseClien
     assert other.counts().requeued == 0
 
 
+@pytest.mark.slow
 def test_deq_returns_nothing_whose_lease_has_run_out(place: Place, other: BaseClient) -> None:
     client = place.client(ack_timeout=1.0)
     other.enq_many(["a", "b", "c"])

@@ -371,6 +371,7 @@ def test_without_auto_ack_closing_gives_back_what_is_not_settled(place: Place, o
     until(other.peek, b"a,c,d")
 
 
+@pytest.mark.slow
 def test_200_threads_that_wait_on_one_client_get_a_message_each(client: BaseClient, other: BaseClient) -> None:
     threads = [Call(client.deq) for _ in range(200)]
     until(lambda: other.counts().consumers, 200)

@@ -108,6 +108,7 @@ def test_the_queue_is_that_of_the_call_or_else_of_the_client(place: Place) -> No
     assert {name: counts.ready for name, counts in client.queues().items()} == {"mine": 1, "other": 1, "default": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -15,6 +15,7 @@ from .conftest import Place
 from .test_enq import MOST_BYTES, take_all
 
 
+@pytest.mark.slow
 def test_the_future_has_the_id_and_messages_keep_their_order(client: BaseClient) -> None:
     futures = [client.enq_soon(str(number)) for number in range(2_500)]
     client.flush()

@@ -231,6 +231,7 @@ def test_a_message_that_is_still_there_stays_leased_when_its_thread_has_ended(pl
     others_have(other, (b"b", 1))
 
 
+@pytest.mark.slow
 @in_threads
 def test_threads_that_have_ended_are_not_counted_among_those_that_deq(place: Place, other: BaseClient) -> None:
     client = place.client()

@@ -195,6 +195,7 @@ def test_redrive_counts_only_those_that_move(client: BaseClient) -> None:
     assert client.peek(queue="all.dead") == b"a,b,e"
 
 
+@pytest.mark.slow
 def test_redrive_ends_after_many_refusals(client: BaseClient) -> None:
     kill(client, *map(str, range(120)))
     client.configure(max_messages=1)

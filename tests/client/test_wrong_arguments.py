@@ -286,6 +286,7 @@ def test_durations_in_their_range_are_taken(value: float) -> None:
             client.peek_messages(timeout=longest)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     value=st.one_of(

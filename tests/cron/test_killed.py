@@ -141,6 +141,7 @@ def expected(schedule: Schedule, begin: float, end: float) -> Counter[str]:
     )
 
 
+@pytest.mark.slow
 def test_each_run_comes_once_through_8_days(clocked: ClockedServer, clock: FakeClock, tmp_path: Path) -> None:
     simulate(clocked, clock, tmp_path, 8)
 

@@ -198,6 +198,7 @@ def test_a_clock_that_was_an_hour_ahead_loses_no_run(
     assert runs(client) == hours(1)
 
 
+@pytest.mark.slow
 def test_marks_are_joined_and_vanish(clocked: ClockedServer, client: SQClient, clock: FakeClock) -> None:
     schedules = [hourly(client, clock, missed="all") for _ in range(2)]
     for _ in range(400):

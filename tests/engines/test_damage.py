@@ -67,6 +67,7 @@ def path(killed: Path, tmp_path: Path) -> Path:
     return as_killed(killed, tmp_path / "stiqueue.db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_file_is_refused_as_it_is_and_accepted_with_what_can_be_read(path: Path, name: str) -> None:
     damage, last_good, enough = DAMAGES[name]
@@ -359,6 +360,7 @@ ROW_HEAD = 34
 """Bytes of a row before its lengths and checks, at most."""
 
 
+@pytest.mark.slow
 def test_salvage_finds_every_message_that_was_not_hit(tmp_path: Path) -> None:
     """Some bytes anywhere, also of what tells where the rows of a page are: only messages that were hit themselves go.
 

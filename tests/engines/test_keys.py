@@ -33,6 +33,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_window, "AHEAD", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_little_memory")
 @pytest.mark.parametrize("number", range(10))
 def test_a_queue_longer_than_memory_keeps_the_order_of_each_key(tmp_path: Path, number: int) -> None:

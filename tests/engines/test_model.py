@@ -475,6 +475,7 @@ def _no_time_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 MACHINES = pytest.mark.parametrize("machine", [EngineMachine, DurableMachine], ids=["memory", "durable"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # seconds; it takes 20, and longer to make a failure short
 @MACHINES
 def test_48_an_engine_does_what_the_model_does(machine: type[EngineMachine]) -> None:

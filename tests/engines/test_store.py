@@ -189,6 +189,7 @@ def test_messages_share_a_row_up_to_a_page(store: Store) -> None:
     assert store._db.execute("PRAGMA page_count").fetchone()[0] < 4 + 10 + 50
 
 
+@pytest.mark.slow
 def test_random_changes_against_a_dictionary(store: Store) -> None:
     """Inserts, deletes and updates of any messages, in transactions of any size."""
     seed = random.randrange(10**9)

@@ -57,6 +57,7 @@ def test_all_others_come_in_order_whatever_became_of_some(tmp_path: Path) -> Non
         assert (counts.ready, counts.leased, counts.bytes) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_queue_of_which_only_single_messages_are_left(tmp_path: Path) -> None:
     with opened(tmp_path / "queue.db", window=SMALL) as engine:
         fill(engine, 3_000)

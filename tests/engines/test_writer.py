@@ -141,6 +141,7 @@ def test_a_queue_that_comes_back_after_a_restart(tmp_path: Path, monkeypatch: py
         assert bodies(drain(engine, "q7")) == [b"y"]
 
 
+@pytest.mark.slow
 def test_many_names_used_once(store: Store) -> None:
     """30,000 names leave no more behind than a few thousand."""
     writer = Writer(store, FakeClock())

@@ -111,6 +111,7 @@ def test_requests_are_begun_in_order_and_answered_when_they_are_done(tmp_path: P
         pipe.end()
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_read_no_further(
     server: SQServer, client: SQClient, channel: grpc.Channel
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_client_that_does_not_read_is_read_no_further(
     assert sum(1 for _ in pipe.call) == many, "each was answered once it read"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [5_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_malformed_requests_by_the_thousand_hurt_nobody(number: int, pipe: Pipe, client: SQClient) -> None:
     flood = Call(lambda: [pipe.send_raw(pb.PipeRequest()) for _ in range(number)])

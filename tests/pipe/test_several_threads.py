@@ -27,6 +27,7 @@ def _threads_change_often() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 def test_every_ack_is_sent() -> None:
     box = Outbox()
     pipe = box.open()

@@ -44,6 +44,7 @@ def test_every_call_gives_up_after_its_timeout(connect: Connect, absent: int, ca
     assert str(absent) in str(failed.value) or "connect" in str(failed.value).lower()
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("server stays away")
 @pytest.mark.parametrize("call", ["enq", "enq_many", "deq", "consume", "cnt", "purge"])
 def test_every_call_waits_for_a_server_that_comes_in_time(connect: Connect, absent: int, call: str) -> None:
@@ -111,6 +112,7 @@ def test_a_client_that_was_never_used_needs_no_server(connect: Connect, absent: 
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("server restarts")
 def test_a_deq_that_waits_outlives_many_restarts(connect: Connect) -> None:
     with SQServer(port=free_port()) as server:
@@ -153,6 +155,7 @@ def test_what_is_acked_after_a_restart_is_stale(connect: Connect) -> None:
             assert message.ack() is False
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("server restarts")
 def test_what_was_held_during_a_restart_comes_again_from_a_data_file(
     connect: Connect, tmp_path_factory: pytest.TempPathFactory

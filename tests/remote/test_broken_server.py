@@ -51,6 +51,7 @@ def kill(server: ServerProcess) -> None:
     server.process.wait(PATIENCE)
 
 
+@pytest.mark.slow
 @killed
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed_again_and_again(
     connect: Connect, durable: ServerProcess
@@ -94,6 +95,7 @@ def test_nothing_is_lost_or_doubled_when_the_server_is_killed_again_and_again(
         assert other.queues() == {}
 
 
+@pytest.mark.slow
 @killed
 def test_31_a_retry_after_a_kill_enqueues_once(connect: Connect, durable: ServerProcess) -> None:
     """The answer is lost, then the server dies: it remembers the request in its data file."""
@@ -112,6 +114,7 @@ def test_31_a_retry_after_a_kill_enqueues_once(connect: Connect, durable: Server
         assert [message.id for message in found] == list(range(1, 102)), "all of the batch, once"
 
 
+@pytest.mark.slow
 @killed
 def test_32_an_ack_whose_answer_is_lost_is_final_although_the_server_is_killed(
     connect: Connect, durable: ServerProcess
@@ -173,6 +176,7 @@ def reconnect(connect: Connect, times: int, away: float) -> None:
     assert max(gone_on) <= BACK_SECONDS + SLACK
 
 
+@pytest.mark.slow
 @restarts
 def test_30_both_ways_go_on_after_each_restart(connect: Connect) -> None:
     reconnect(connect, times=3, away=0.5)
@@ -184,6 +188,7 @@ def test_30_both_ways_go_on_after_ten_restarts(connect: Connect) -> None:
     reconnect(connect, times=10, away=1.0)
 
 
+@pytest.mark.slow
 @hangs
 def test_calls_to_a_server_that_hangs_give_up_in_time_and_say_why(connect: Connect, durable: ServerProcess) -> None:
     client = connect(durable.port, timeout=1.0)
@@ -220,6 +225,7 @@ def wait_while_it_hangs(client: Any, server: ServerProcess, seconds: float) -> t
     return bytes(message), number
 
 
+@pytest.mark.slow
 @hangs
 def test_calls_outlive_a_server_that_hangs_for_a_moment(connect: Connect, durable: ServerProcess) -> None:
     assert wait_while_it_hangs(connect(durable.port), durable, 1.0) == (b"b", 1)

@@ -26,6 +26,7 @@ def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield server
 
 
+@pytest.mark.slow
 def test_no_call_is_refused(connect: Connect, crowded: SQServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="stiqueue.client")  # on which each try that is repeated is logged
     with connect(crowded.port, timeout=50) as client:

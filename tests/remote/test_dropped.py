@@ -39,6 +39,7 @@ def drop(things: list[Any]) -> None:
     gc.collect()
 
 
+@pytest.mark.slow
 def test_dropped_clients_leave_no_connection(server: SQServer) -> None:
     clients = [SQClient(port=server.port) for _ in range(CLIENTS)]
     assert {client.cnt() for client in clients} == {0}
@@ -49,6 +50,7 @@ def test_dropped_clients_leave_no_connection(server: SQServer) -> None:
     until(lambda: connections_to(server.port), 0)
 
 
+@pytest.mark.slow
 def test_dropped_clients_of_tasks_leave_no_connection(server: SQServer) -> None:
     async def use() -> None:
         clients = [AsyncSQClient(port=server.port) for _ in range(CLIENTS)]

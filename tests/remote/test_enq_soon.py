@@ -81,6 +81,7 @@ def test_a_lost_connection_loses_nothing_doubles_nothing_and_keeps_the_order(
     assert bodies(client) == [str(number).encode() for number in range(3_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("server restarts")
 def test_a_restart_of_a_durable_server_loses_nothing(connect: Connect, tmp_path: Path) -> None:
     port, data = free_port(), str(tmp_path / "stiqueue.db")

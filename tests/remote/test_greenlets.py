@@ -40,6 +40,7 @@ def library(request: pytest.FixtureRequest) -> str:
     return name if importlib.util.find_spec(name) else missing(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_patched_threads_are_refused_at_once(server: SQServer, library: str, use: str) -> None:
     patch = PATCHED[library].format("")
@@ -49,6 +50,7 @@ def test_patched_threads_are_refused_at_once(server: SQServer, library: str, use
     assert "thread=False" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_program_whose_threads_are_left_alone_works(server: SQServer, library: str) -> None:
     patch = PATCHED[library].format("thread=False")
     use = "SQClient(port=port).enq('a'), SQClient(port=port).deq(timeout=2)"

@@ -40,6 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("data") / "stiqueue.db")
 
 
+@pytest.mark.slow
 def test_a_failover_is_followed(connect: Connect, names: Names, data: str) -> None:
     """The server dies, and only some time later the name points to the next one."""
     names.address, port = OLD, free_port(OLD)

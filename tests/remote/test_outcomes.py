@@ -103,6 +103,7 @@ def test_waiting_for_room_repeats_one_request(connect: Connect, call: str) -> No
     assert script.request_ids == {b"a": {script.asked[0].request_id}}
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("server stays away")
 @pytest.mark.parametrize("queues", [1, 6])
 def test_timeouts_do_not_add_up(connect: Connect, queues: int) -> None:
@@ -146,6 +147,7 @@ SETTLING: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", SETTLING)
 def test_timeouts_of_settling_do_not_add_up(connect: Connect, server: SQServer, call: str) -> None:
     """Several flows settle a message each, and the server's answers do not come."""
@@ -196,6 +198,7 @@ def test_one_that_waits_goes_on_with_a_request_that_another_gave_up(connect: Con
         assert other.peek() == b"a,b,c", "each once"
 
 
+@pytest.mark.slow
 def test_redrive_goes_on_after_the_connection_is_lost_and_moves_no_more_than_asked(
     connect: Connect, server: SQServer
 ) -> None:

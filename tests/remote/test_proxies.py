@@ -58,6 +58,7 @@ def proxied(request: pytest.FixtureRequest, server: SQServer, tmp_path: Path) ->
             process.wait(10)
 
 
+@pytest.mark.slow
 def test_messages_pass_a_proxy(connect: Connect, proxied: int) -> None:
     large = b"x" * (3 << 20)
     with connect(proxied, timeout=20) as client:
@@ -110,6 +111,7 @@ def strict_proxy(port: int) -> Iterator[int]:
         proxy.stop(0).wait()
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_ping_keeps_its_lease_behind_a_proxy_that_forbids_pings(
     connect: Connect, server: SQServer, client: SQClient
 ) -> None:

@@ -166,6 +166,7 @@ def test_chosen_dead_letters_are_redriven(any_client: BaseClient) -> None:
     assert any_client.redrive(ids=[]) == 0
 
 
+@pytest.mark.slow
 def test_messages_with_a_key_are_found_in_the_file(tmp_path: Path) -> None:
     """After a restart the file alone has most of them: those of 300 keys, and those behind others of their key."""
     data = tmp_path / "queue.db"

@@ -68,6 +68,7 @@ def test_a_call_answered_twice_gets_one_answer(cluster: SQServer, client: SQClie
     until(lambda: left(client), {})
 
 
+@pytest.mark.slow
 def test_runs_come_once_and_are_made_up_for(cluster: SQServer, client: SQClient) -> None:
     clock = FakeClock(wall=1_767_225_630.0)
 

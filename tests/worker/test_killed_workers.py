@@ -24,6 +24,7 @@ Worker(square, "squares", threads=2, port=int(sys.argv[1])).run()
 """
 
 
+@pytest.mark.slow
 def test_each_of_1000_calls_gets_its_own_answer(server: SQServer) -> None:
     call_and_kill(server, 1_000, every=0.3)
 
