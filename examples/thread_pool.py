@@ -16,7 +16,7 @@ THREADS = 4
 
 
 def square(job: Message) -> int:
-    """Do one job; the third kind of number fails at first, and a word is no job at all."""
+    """Do one job; the third kind of number fails at first, and a word is not a job at all."""
     if not job.isdigit():
         raise Reject("not a number")
     number = int(job)

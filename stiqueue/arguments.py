@@ -46,7 +46,7 @@ def check_seconds(
     """Check a duration in seconds: a finite number from `least` (with `positive`: above 0) to `most`."""
     if not _is(value, float, Real):
         meant = _seconds_meant(name, value)
-        raise InvalidRequest(f"{name}: {shown(value)} is no number of seconds; write {meant}", reason)
+        raise InvalidRequest(f"{name}: {shown(value)} is not a number of seconds; write {meant}", reason)
     # Written so that NaN fails as well.
     if not (0 < value <= most if positive else least <= value <= most):
         low = "more than 0" if positive else f"{least:g}"
@@ -70,7 +70,7 @@ def _seconds_meant(name: str, value: object) -> str:
 def check_whole(name: str, value: Any, low: int, high: int, reason: str) -> None:
     """Check a whole number from `low` to `high`."""
     if not _is(value, int, Integral):
-        raise InvalidRequest(f"{name}: {shown(value)} is no whole number; write {low} to {high}", reason)
+        raise InvalidRequest(f"{name}: {shown(value)} is not a whole number; write {low} to {high}", reason)
     if not low <= value <= high:
         raise InvalidRequest(f"{name}: {shown(value)} is not within {low} to {high}", reason)
 
@@ -129,7 +129,7 @@ def check_host(host: str) -> None:
         raise InvalidRequest('host: it is empty; write a name or an address such as "localhost"', "BAD_OPTION")
     meant = _host_meant(host)
     if meant:
-        raise InvalidRequest(f"host: {shown(host)} is no name or address; write {meant}", "BAD_OPTION")
+        raise InvalidRequest(f"host: {shown(host)} is not a name or an address; write {meant}", "BAD_OPTION")
 
 
 def check_port(port: int, low: int = 1) -> None:

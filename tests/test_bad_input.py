@@ -385,7 +385,7 @@ def test_a_cnt_of_too_many_queues_is_refused(stub: QueueServiceStub) -> None:
     assert len(stub.Cnt(pb.CntRequest(queues=["q"] * 10_000), timeout=SECONDS).queues) == 10_000
 
 
-# -- what is no request at all ----------------------------------------------------------------------------------------
+# -- what is not a request at all --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["Enq", "Deq", "Ack", "Cnt", "Peek"])

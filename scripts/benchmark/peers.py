@@ -210,7 +210,7 @@ MEMORY_REDIS, SYNCED_REDIS = ("--appendonly", "no"), ("--appendonly", "yes", "--
 _HAS_REDIS, _HAS_BEANSTALKD, _HAS_NATS = _needs("redis-server"), _needs("beanstalkd"), _needs("nats-server")
 
 BARE = ("echo", "echo-async")
-"""Systems that are no queues: nothing comes out."""
+"""Systems that are not queues: nothing comes out."""
 
 SYSTEMS = {
     system.name: system

@@ -176,7 +176,7 @@ class StiQueueConsumer(Consumer):
         try:
             return StiQueueMessage(Task.decode(bytes(delivered)), delivered)
         except Exception as error:
-            logger.error("message %d of %s is no message of Dramatiq: %s", delivered.id, delivered.queue, error)
+            logger.error("message %d of %s is not a message of Dramatiq: %s", delivered.id, delivered.queue, error)
             _settle(delivered.dead_letter, f"no message of Dramatiq: {error}"[:REASON_CHARACTERS])
             return None
 

@@ -68,7 +68,7 @@ def write(data: bytes) -> None:
 
 def show_json(value: Row) -> None:
     """Print one object on one line."""
-    # A name of a file that is no UTF-8 has surrogates: in JSON they are written as \udc80.
+    # A name of a file that is not UTF-8 has surrogates: in JSON they are written as \udc80.
     write(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n")
 
 

@@ -112,7 +112,7 @@ def record_of(line: bytes, number: int) -> Record:
     """Parse the message on line `number`.
 
     Raises:
-        InvalidRequest: the line is no message; the text names the line.
+        InvalidRequest: the line is not a message; the text names the line.
     """
     try:
         row = json.loads(line)
@@ -132,7 +132,7 @@ def groups(lines: Iterable[bytes]) -> Iterator[Group]:
     The same file gives the same groups, and so does the rest of a file after any group.
 
     Raises:
-        InvalidRequest: a line is no message.
+        InvalidRequest: a line is not a message.
     """
     group = Group([], 0, 0)
     size = number = 0

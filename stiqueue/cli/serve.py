@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -67,6 +68,8 @@ def _console_beside(options: settings.Settings, given: dict[str, Any]) -> Iterat
     if given["web_port"] is None:
         yield
         return
+    if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
+        raise click.ClickException(f"--web-port: the console needs stiqueue[web]: there is no {missing[0]}")
     if not options.port:
         raise click.UsageError("--web-port: the console must know the server's port; give --port a number")
     told = {
@@ -89,7 +92,7 @@ def _console_beside(options: settings.Settings, given: dict[str, Any]) -> Iterat
             process.stdin.flush()
             word, _, text = process.stdout.readline().strip().partition(" ")
             if word != "listens":
-                raise click.ClickException(text or "the console ended at once; it needs stiqueue[web]")
+                raise click.ClickException(text or "the console ended at once")
             note(f"the console is at {text}")
             yield
         finally:

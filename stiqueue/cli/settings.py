@@ -70,7 +70,8 @@ def resume(target: Target, pattern: str, as_json: bool) -> None:
         delivers = client.resume(queue=pattern)
     if not delivers:
         note(f"{pattern} is still paused, by a pattern: see `stiqueue settings`")
-    show_result({"queue": pattern, "paused": not delivers}, f"resumed {pattern}", as_json)
+    if delivers or as_json:
+        show_result({"queue": pattern, "paused": not delivers}, f"resumed {pattern}", as_json)
 
 
 def _or_default(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -82,7 +83,7 @@ def _or_default(kind: Callable[[str], Any]) -> Callable[[click.Context, click.Pa
         try:
             return kind(value)
         except ValueError as error:
-            raise click.BadParameter(f"{value!r} is no whole number, nor {DEFAULT}") from error
+            raise click.BadParameter(f"{value!r} is not a whole number, nor {DEFAULT}") from error
 
     return read
 

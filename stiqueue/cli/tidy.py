@@ -32,7 +32,7 @@ def purge(context: click.Context, target: Target, yes: bool, state: str, as_json
     Leased messages stay. Asks first; without a terminal it needs --yes.
     """
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("stdin is no terminal, so nobody can confirm: give --yes to drop messages")
+        raise click.UsageError("stdin is not a terminal, so nobody can confirm: give --yes to drop messages")
     with target.client() as client:
         if not yes:
             counts = client.counts()

@@ -70,7 +70,7 @@ class Options:
         """Return how many seconds a call waits for an absent server.
 
         Raises:
-            InvalidRequest: `timeout` is no number of seconds, or out of range.
+            InvalidRequest: `timeout` is not a number of seconds, or out of range.
         """
         if timeout is None:
             return self.timeout

@@ -54,7 +54,7 @@ def read_file(path: str | os.PathLike[str]) -> File:
     """Read a TOML file with a table ``[[entry]]`` for each job.
 
     Raises:
-        BadSchedule: it cannot be read, is no TOML, or has mistakes.
+        BadSchedule: it cannot be read, is not TOML, or has mistakes.
         NotSupported: the extra ``cron`` is not installed.
     """
     name = os.fspath(path)
@@ -152,7 +152,7 @@ def _times(table: Mapping[str, Any], mistakes: list[str]) -> Times | None:
 def _every(value: Any) -> Every:
     seconds = _duration("every", value, MAX_INTERVAL, least=1.0)
     if seconds != int(seconds):
-        raise InvalidRequest(f"every: {shown(value)} is no whole number of seconds", "BAD_DURATION")
+        raise InvalidRequest(f"every: {shown(value)} is not a whole number of seconds", "BAD_DURATION")
     return Every(int(seconds))
 
 

@@ -52,6 +52,7 @@ def check_settings(settings: QueueSettings, reset: Sequence[str] = ()) -> None:
             )
     for name in reset:
         if name not in (EVERYTHING, *SETTINGS):
-            raise InvalidRequest(f"reset: {shown(name)} is no setting; they are {', '.join(SETTINGS)}", "BAD_SETTING")
+            known = ", ".join(SETTINGS)
+            raise InvalidRequest(f"reset: {shown(name)} is not a setting; they are {known}", "BAD_SETTING")
         if name != EVERYTHING and getattr(settings, name) is not None:
             raise InvalidRequest(f"reset: {name} is both set and reset", "BAD_SETTING")

@@ -152,11 +152,11 @@ class Message(bytes):
             The answer's id.
 
         Raises:
-            InvalidRequest: this message is no call (see `wants_reply`), or a value is out of range.
+            InvalidRequest: this message is not a call (see `wants_reply`), or a value is out of range.
             LeaseStale: the lease had expired: nothing was answered, for the message is or was delivered again.
         """
         if not self.wants_reply:
-            raise InvalidRequest("this message is no call: nobody waits for an answer", "NO_CALL")
+            raise InvalidRequest("this message is not a call: nobody waits for an answer", "NO_CALL")
         asked = self._delivered.headers
         answered = {**(headers or {}), CORRELATION_HEADER: asked[CORRELATION_HEADER]}
         return self._held().hand_over(

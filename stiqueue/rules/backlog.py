@@ -185,7 +185,7 @@ class Backlog:
             leases: its leases.
             now: the time.
             due: when they are ready again; None: at once.
-            untouched: nobody has begun them, so the delivery is no attempt.
+            untouched: nobody has begun them, so the delivery does not count as an attempt.
         """
         owner.forgive()
         self._put_back(owner, leases, now, due, () if untouched or owner.is_exact else leases)

@@ -108,7 +108,7 @@ class Owner:
         """Its leases by id, the oldest first."""
         self.arrears = Arrears()
         self.is_exact = is_exact
-        """Whether it asked for messages by their ids; these deliveries are no attempts."""
+        """Whether it asked for messages by their ids; these deliveries do not count as attempts."""
 
     def room(self) -> int:
         """Return how many more messages it may hold."""

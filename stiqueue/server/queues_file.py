@@ -91,7 +91,7 @@ def _settings(name: str, table: Any) -> QueueSettings:
         if setting not in SETTINGS:
             meant = difflib.get_close_matches(setting, SETTINGS, 1)
             hint = f"did you mean {meant[0]}?" if meant else f"they are {', '.join(SETTINGS)}"
-            raise InvalidRequest(f"{shown(setting)} is no setting; {hint}")
+            raise InvalidRequest(f"{shown(setting)} is not a setting; {hint}")
     settings = QueueSettings(check_pattern(name), **table)
     check_settings(settings)
     return settings

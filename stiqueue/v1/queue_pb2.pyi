@@ -490,7 +490,7 @@ class AckRequest(google.protobuf.message.Message):
     hold messages that were lost on the way. Default: false.
     """
     untouched: builtins.bool
-    """With REQUEUE: whether the client never began these messages, so that their delivery is no attempt. With
+    """With REQUEUE: whether the client never began these messages, so that their delivery does not count as an attempt. With
     `close_stream` this applies to every message that the stream still holds, and the stream ends at once. Not allowed
     with the other outcomes. Default: false.
     """

@@ -111,7 +111,7 @@ async def form_of(request: Request) -> dict[str, list[str]]:
     """Return the fields of a form; its size is checked before, see `stiqueue.web.safety`.
 
     Raises:
-        ValueError: it is no form, or has too many fields.
+        ValueError: it is not a form, or has too many fields.
     """
     text = (await request.body()).decode()
     fields: dict[str, list[str]] = {}

@@ -21,7 +21,7 @@ async def fields_of(request: Request) -> Fields:
     """Return the fields of a form; of a request without one, none.
 
     Raises:
-        InvalidRequest: it is no form.
+        InvalidRequest: it is not a form.
     """
     if request.method != "POST":
         return {}

@@ -26,7 +26,7 @@ def seconds(name: str, duration: Duration) -> float:
     """Return the Duration in the field `name` in seconds.
 
     Raises:
-        InvalidRequest: its `nanos` are not within 0 to 999,999,999, so it is no well-formed Duration of 0 or more.
+        InvalidRequest: its `nanos` are not within 0 to 999,999,999, so it is not a well-formed Duration of 0 or more.
     """
     if not 0 <= duration.nanos <= MAX_NANOS:
         raise InvalidRequest(f"{name}: nanos of {duration.nanos} are not within 0 to {MAX_NANOS}", "BAD_DURATION")

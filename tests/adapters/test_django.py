@@ -96,7 +96,7 @@ def test_what_is_no_task_is_a_dead_letter(ask: Ask, worker: Any, observer: SQCli
     observer.enq(json.dumps({"task": "os.abort"}), queue="shop.default")
     program = worker()
     until(lambda: observer.cnt(queue="shop.default.dead"), 2)
-    assert "os.abort is no task" in program.log
+    assert "os.abort is not a task" in program.log
 
 
 def test_priority_and_run_after_are_the_servers(ask: Ask, observer: SQClient) -> None:

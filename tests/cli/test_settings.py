@@ -31,6 +31,7 @@ def test_resume_tells_of_a_pattern(cli: Cli, client: SQClient) -> None:
     done = cli.run("resume", "mail", "--json")
     assert (done.code, done.json) == (0, {"queue": "mail", "paused": True})
     assert done.err.startswith("stiqueue: mail is still paused, by a pattern")
+    assert cli.run("resume", "mail").text == "", "it is not told that it was resumed"
 
 
 def test_settings_are_changed_shown_and_taken_back(cli: Cli, client: SQClient) -> None:
@@ -64,7 +65,7 @@ def test_without_settings_there_is_nothing_to_list(cli: Cli, client: SQClient) -
         (["pause", "a", "--for", "0"], "0 seconds are less than 0.001"),
         (["pause", "a", "--for", "400d"], "more than"),
         (["pause"], "Missing argument 'QUEUE'"),
-        (["settings", "a", "--max-leased", "many"], "'many' is no whole number, nor default"),
+        (["settings", "a", "--max-leased", "many"], "'many' is not a whole number, nor default"),
         (["settings", "a", "--max-leased", "-1"], "max_leased: -1 is not within 0"),
         (["settings", "a", "--ttl", "soon"], "'soon' is not a duration"),
         (["settings", "a", "--dead-letter-queue", "b"], "does not end with .dead"),

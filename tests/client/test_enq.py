@@ -145,7 +145,7 @@ def test_bad_input_is_refused_with_its_reason_and_changes_nothing(
 
 
 def test_a_delay_that_is_no_number_is_refused(client: BaseClient) -> None:
-    with pytest.raises(InvalidRequest, match="delay: None is no number of seconds"):
+    with pytest.raises(InvalidRequest, match="delay: None is not a number of seconds"):
         client.enq("a", delay=None)  # type: ignore[arg-type]
     assert client.enq("a") == 1
 

@@ -99,7 +99,7 @@ KINDS = {
 }
 EVERY = {
     "every = 0.5": "every: 0.5 s is not within 1 to 3.16224e+07 s",
-    "every = 1.5": "every: 1.5 is no whole number of seconds",
+    "every = 1.5": "every: 1.5 is not a whole number of seconds",
     'every = "weekly"': "every: 'weekly' is not a duration such as 90, 1.5, 250ms, 5m, 2h or 7d",
     'every = "5s"\ntimezone = "UTC"': "timezone: it goes with cron; every counts from 1970, in UTC",
     "": 'cron, every: both are missing; write one of cron = "0 3 * * *" and every = "10s"',

@@ -1,4 +1,4 @@
-"""What is no gRPC at all: connections on which something else comes, or nothing."""
+"""What is not gRPC at all: connections on which something else comes, or nothing."""
 
 from __future__ import annotations
 

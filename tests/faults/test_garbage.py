@@ -1,4 +1,4 @@
-"""What is no gRPC at all on the port, and connections on which nothing comes: fault 37."""
+"""What is not gRPC at all on the port, and connections on which nothing comes: fault 37."""
 
 from __future__ import annotations
 

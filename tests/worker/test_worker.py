@@ -54,7 +54,7 @@ def test_a_failure_is_tried_again_with_back_off(
         client.enq("a")
         until(lambda: client.counts().acked, 1)
     assert attempts == [1, 2, 3]
-    assert caplog.messages == [f"message 1 of default failed at attempt {number}" for number in (1, 2)]
+    assert caplog.messages == [f"message 1 of default failed at attempt {number}: given back" for number in (1, 2)]
     assert "RuntimeError: a bug" in caplog.text
 
 

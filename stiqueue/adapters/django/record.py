@@ -46,7 +46,7 @@ def read(body: bytes | str) -> Any:
         record = json.loads(body)
         task = import_string(record["task"])
         if not isinstance(task, Task):
-            raise ImportError(f"{record['task']} is no task")
+            raise ImportError(f"{record['task']} is not a task")
         result = TaskResult(
             task=task.using(
                 priority=record["priority"],

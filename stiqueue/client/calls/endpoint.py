@@ -61,7 +61,7 @@ class Endpoint:
         """Check the token.
 
         Raises:
-            InvalidRequest: it is no token, or everybody on the way could read it.
+            InvalidRequest: it is not a token, or everybody on the way could read it.
         """
         if self.token is None:
             return

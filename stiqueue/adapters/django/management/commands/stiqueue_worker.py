@@ -48,7 +48,7 @@ class Command(BaseCommand):
         """
         backend = task_backends[options["backend"]]
         if not isinstance(backend, StiQueueBackend):
-            raise CommandError(f"TASKS[{options['backend']!r}] is no backend of StiQueue")
+            raise CommandError(f"TASKS[{options['backend']!r}] is not a backend of StiQueue")
         queues = options["queues"] or sorted(backend.queues)
         if not queues:
             raise CommandError("TASKS names no queues for this backend: name them with --queue")
