@@ -14,6 +14,7 @@ from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message as Task
 
 from stiqueue import Closed, Message, SQClient, StiQueueError, Unavailable
+from stiqueue.worker import REASON_CHARACTERS
 
 logger = logging.getLogger("stiqueue.dramatiq")
 
@@ -21,8 +22,6 @@ POLL_SECONDS = 0.05
 """How often `join`, which is for tests, asks whether a queue is empty."""
 JOIN_SECONDS = 5.0
 """How long the end of a consumer waits for its thread."""
-REASON_CHARACTERS = 256
-"""How much of an exception's text a dead letter keeps: at most 1 KiB of UTF-8."""
 
 
 class StiQueueBroker(Broker):

@@ -85,6 +85,49 @@ def test_what_is_rejected_is_a_dead_letter(connection: kombu.Connection, publish
     assert client.counts(queue="jobs").leased == 0
 
 
+FOREIGN = [
+    b"",
+    b"\xff",
+    b"{",
+    b"{}",
+    b"[]",
+    b"9" * 5_000,
+    b"[" * 100_000,
+    b'{"properties": 5}',
+    b'{"properties": {"delivery_info": []}}',
+    b'{"properties": {"body_encoding": "base64"}, "body": "a"}',
+    b'{"properties": {"body_encoding": "none such"}, "body": "a"}',
+]
+"""What no program with kombu enqueues."""
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+def test_what_another_program_enqueued_is_a_dead_letter(
+    connection: kombu.Connection, publish: Any, client: SQClient, prefetch: int
+) -> None:
+    client.enq_many(FOREIGN, queue="jobs")
+    publish("good")
+    reader = Reader(connection, "jobs", prefetch=prefetch)
+    assert reader.read(1) == ["good"]
+    until(lambda: client.cnt(queue="jobs.dead"), len(FOREIGN))
+    letters = client.peek_messages(0, queue="jobs.dead")
+    assert sorted(map(bytes, letters)) == sorted(FOREIGN)
+    assert all(letter.headers["stiqueue-dead-reason"].startswith("not a message of kombu: ") for letter in letters)
+
+
+def test_a_get_passes_what_another_program_enqueued(
+    connection: kombu.Connection, publish: Any, client: SQClient
+) -> None:
+    client.enq_many(FOREIGN, queue="jobs")
+    publish("good")
+    channel = connection.channel()
+    found = channel.basic_get("jobs")
+    assert found.decode() == "good"
+    assert channel.basic_get("jobs") is None
+    channel.close()
+    until(lambda: client.cnt(queue="jobs.dead"), len(FOREIGN))
+
+
 def test_what_is_requeued_comes_again_and_says_so(connection: kombu.Connection, publish: Any) -> None:
     publish("a")
     reader = Reader(connection, "jobs")

@@ -14,7 +14,9 @@ from kombu.transport import virtual
 from stiqueue import Message, SQClient
 from stiqueue.adapters.celery.credit import Credit
 from stiqueue.adapters.celery.envelope import payload, posting
+from stiqueue.adapters.celery.log import logger
 from stiqueue.adapters.celery.tap import Tap
+from stiqueue.worker import REASON_CHARACTERS
 
 REASON = "rejected by a consumer of Celery or kombu"
 SETTLE_SECONDS = 5.0
@@ -113,16 +115,28 @@ class Channel(virtual.Channel):
         self._settle(message, partial(message.requeue, untouched=True))
 
     def _deliver(self, message: Message, no_ack: bool, callback: Callable[[Any], object]) -> None:
-        tap_credit = None if no_ack else self._credit
-        made = self._made(message, tap_credit)
-        if no_ack:
+        made = self._made(message, None if no_ack else self._credit)
+        if made is None or no_ack:
             self._credit.give()
+        if made is None:
+            return
+        if no_ack:
             self.basic_ack(made.delivery_tag)
         callback(made)
 
     def _made(self, message: Message, credit: Credit | None) -> Any:
-        """Return kombu's message, and remember it until it is settled."""
-        made = self.Message(payload(message), channel=self)
+        """Return kombu's message, and remember it until it is settled.
+
+        None: something else wrote the message. It becomes a dead letter, for it would end every worker that takes it.
+        """
+        try:
+            made = self.Message(payload(message), channel=self)
+        except Exception as error:  # whatever it does to a parser
+            logger.error("message %d of %s is not a message of kombu: %r", message.id, message.queue, error)
+            self._settle(
+                message, partial(message.dead_letter, f"not a message of kombu: {error!r}"[:REASON_CHARACTERS])
+            )
+            return None
         with self._lock:
             self._unsettled[made.delivery_tag] = message, credit
         return made
@@ -130,13 +144,14 @@ class Channel(virtual.Channel):
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> Any:
         """Return a message that is ready now, or None."""
         self._flush()
-        message = self.client.deq(0, queue=self._name(queue))
-        if message is None:
-            return None
-        made = self._made(message, None)
-        if no_ack:
-            self.basic_ack(made.delivery_tag)
-        return made
+        while (message := self.client.deq(0, queue=self._name(queue))) is not None:
+            made = self._made(message, None)
+            if made is None:
+                continue
+            if no_ack:
+                self.basic_ack(made.delivery_tag)
+            return made
+        return None
 
     # Settling.
 

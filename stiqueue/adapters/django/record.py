@@ -63,8 +63,10 @@ def read(body: bytes | str) -> Any:
             worker_ids=record["workers"],
             **{name: _time(record[name]) for name in TIMES},
         )
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"no task of Django: {error!r}") from error
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # whatever another program wrote
+        raise ValueError(f"not a task of Django: {error!r}") from error
     return changed(result, _return_value=record["value"])
 
 
