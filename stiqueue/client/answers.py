@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import Any
 
 from stiqueue.client.feed import Feed
@@ -40,7 +41,7 @@ class Waiter:
         """Return the answer.
 
         Raises:
-            NoAnswer: there is none after `seconds`.
+            NoAnswer: there is none after `seconds`, or it cannot be read.
             StiQueueError: the client was closed or disconnected.
         """
         await self._signal.wait(seconds)
@@ -98,9 +99,8 @@ class Answers:
             # A companion that acks sees afterwards that it is to end; another one may wait for answers.
             companion, feed = self._companion, None if self._is_acking else self._feed
             waiting, self._waiting = self._waiting, {}
-        for waiters in waiting.values():
-            for waiter in waiters:
-                waiter.tell(None, failure)
+        for waiter in chain.from_iterable(waiting.values()):
+            waiter.tell(None, failure)
         if feed is not None:
             feed.is_finished = True
             if (stream := feed.stream) is not None:
@@ -116,12 +116,21 @@ class Answers:
             while self._open(session):
                 with suppress(Unavailable):  # calls have time limits of their own
                     await self._read_stream(session)
-        except Closed:
-            pass
-        finally:
-            with self._lock:
-                self._companion = self._feed = None
-                self._is_acking = False
+        except StiQueueError as error:  # the client lacks the right, or there are too many consumers
+            self._end(None if isinstance(error, Closed) else error)
+        except BaseException:
+            self._end(None)
+            raise
+
+    def _end(self, failure: StiQueueError | None) -> None:
+        """Have no companion any more; with a `failure`, no call that waits gets an answer."""
+        with self._lock:
+            self._companion = self._feed = None
+            waiting: dict[str, list[Waiter]] = {}
+            if failure is not None:
+                waiting, self._waiting = self._waiting, {}
+        for waiter in chain.from_iterable(waiting.values()):
+            waiter.tell(None, _unreadable(failure))
 
     def _open(self, session: Session[Any]) -> bool:
         """Begin to read, if an answer is expected; else, in one step, have no companion any more."""
@@ -129,6 +138,7 @@ class Answers:
         with self._lock:
             goes_on = bool(self._waiting) and not self._is_stopped
             self._feed = Feed(session, asked) if goes_on else None
+            self._is_acking = False
             if not goes_on:
                 self._companion = None
             return goes_on
@@ -157,3 +167,9 @@ class Answers:
             waiters = self._waiting.pop(answer.headers.get(CORRELATION_HEADER, ""), [])
         for waiter in waiters:
             waiter.tell(answer)
+
+
+def _unreadable(cause: StiQueueError | None) -> NoAnswer:
+    error = NoAnswer(f"the answer cannot be read: {cause}; whether a worker has done the work is unknown")
+    error.__cause__ = cause
+    return error

@@ -48,7 +48,7 @@ async def call(
 
     Raises:
         RemoteError: the worker answered with an error; has its `type` and `text`.
-        NoAnswer: no answer came in time; a worker may have done the work.
+        NoAnswer: no answer came in time, or the client may not read it; a worker may have done the work.
         QueueFull: there is no room for the request.
         Unavailable: the server stayed away for `timeout`.
         InvalidRequest: a value is out of range.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stiqueue import (
+    AccessDenied,
     Closed,
     InvalidRequest,
     LocalSQClient,
@@ -311,8 +314,6 @@ def test_a_client_that_makes_no_more_calls_reads_no_answers(
 
 
 async def _calls_of_tasks(port: int) -> None:
-    import asyncio
-
     async with AsyncSQClient(port=port) as client, AsyncSQClient(port=port) as worker:
 
         async def work() -> None:
@@ -344,6 +345,32 @@ async def _calls_of_tasks(port: int) -> None:
 
 
 def test_calls_of_tasks(server: SQServer) -> None:
-    import asyncio
-
     asyncio.run(_calls_of_tasks(server.port))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[SQServer]:
+    """A server whose only token gives no right to read answers."""
+    file = tmp_path / "tokens"
+    file.write_text("caller-0123456789 enq,deq,peek squares\n")
+    file.chmod(0o600)
+    with SQServer(port=0, tokens=str(file)) as server:
+        yield server
+
+
+def test_a_caller_that_may_not_read_answers_is_told_at_once(guarded: SQServer) -> None:
+    with SQClient(port=guarded.port, token="caller-0123456789", queue="squares") as client:
+        for number in range(2):
+            with pytest.raises(NoAnswer, match=r"cannot be read: .*no right to deq on stiqueue-answers") as failed:
+                client.call("7", timeout=PATIENCE)
+            assert isinstance(failed.value.__cause__, AccessDenied)
+            assert client.cnt() == number + 1, "a worker may do it all the same"
+
+
+def test_a_task_that_may_not_read_answers_is_told_at_once(guarded: SQServer) -> None:
+    async def call() -> None:
+        async with AsyncSQClient(port=guarded.port, token="caller-0123456789", queue="squares") as client:
+            await client.call("7", timeout=PATIENCE)
+
+    with pytest.raises(NoAnswer, match="cannot be read"):
+        asyncio.run(call())
