@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
-from stiqueue import AsyncMessage, AsyncSQClient, Unavailable
+from stiqueue import AsyncMessage, AsyncSQClient, StiQueueError, Unavailable
 
 if TYPE_CHECKING:
     from stiqueue.aio import AsyncMessages
@@ -113,7 +113,7 @@ class StiQueueBroker(AsyncBroker):
                 await message.requeue(untouched=True)
             async for _ in messages:
                 pass
-        except (StopAsyncIteration, Unavailable):
+        except (StopAsyncIteration, StiQueueError):  # what ended `listen` was raised there
             pass
 
     async def shutdown(self) -> None:

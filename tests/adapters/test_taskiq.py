@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from support.waiting import soon, until
 from taskiq.exceptions import SendTaskError
 from taskiq.receiver import Receiver
 
-from stiqueue import AsyncSQClient, InvalidRequest, SQClient, SQServer
+from stiqueue import AccessDenied, AsyncSQClient, InvalidRequest, SQClient, SQServer
 from stiqueue.adapters.taskiq import StiQueueBroker
 
 from .conftest import Begin, Program
@@ -116,6 +118,25 @@ def test_bad_input_is_refused() -> None:
         StiQueueBroker(prefetch=0)
     with pytest.raises(TypeError, match="no argument"):
         StiQueueBroker(prot=1)
+
+
+def test_a_worker_without_the_right_is_told_so_once(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("producer-0123456789 enq\n")
+    file.chmod(0o600)
+    told: list[dict[str, Any]] = []
+
+    async def listen(port: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        broker = StiQueueBroker(port=port, token="producer-0123456789")
+        with pytest.raises(AccessDenied, match="no right to deq"):
+            await anext(broker.listen())
+        await broker.shutdown()
+        gc.collect()  # a task whose error nobody has seen tells of it when it goes
+
+    with SQServer(port=0, tokens=str(file)) as server:
+        asyncio.run(listen(server.port))
+    assert told == []
 
 
 @pytest.fixture
