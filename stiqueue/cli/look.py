@@ -26,7 +26,7 @@ READY = Column("ready", shown=number, style=lambda count: "green" if count else 
 LEASED = Column("leased", shown=number, style=lambda count: "yellow" if count else "dim")
 DELAYED = Column("delayed", shown=number, style=lambda count: "cyan" if count else "dim")
 PAUSED = Column(
-    "paused", shown=lambda paused: "yes" if paused else "-", extra=True, style=lambda paused: "red" if paused else ""
+    "paused", shown=lambda paused: "yes" if paused else "-", rare=True, style=lambda paused: "red" if paused else ""
 )
 CONSUMERS = Column("consumers", shown=number, extra=True)
 BYTES = Column("bytes", "size", size, extra=True)
@@ -43,7 +43,7 @@ QUEUE_COLUMNS = [
     BYTES,
     OLDEST_READY,
     OLDEST_LEASE,
-    Column("blocked", shown=number, extra=True),
+    Column("blocked", shown=number, extra=True, rare=True),
     Column("enqueued", "in", number, extra=True),
     Column("acked", shown=number, extra=True),
     Column("requeued", "back", number, extra=True),
@@ -58,7 +58,7 @@ MESSAGE_COLUMNS = [
     Column("state", right=False, style=lambda state: STATE_STYLES.get(state, "")),
     Column("attempt"),
     Column("priority", extra=True),
-    Column("key", right=False, flexible=True, extra=True),
+    Column("key", right=False, flexible=True, extra=True, rare=True),
     Column("state_age_ms", "age", age),
     Column("due_ms", "due in", age),
     Column("consumer", "held by", right=False, flexible=True),

@@ -36,6 +36,8 @@ class Column:
     """Whether to cut its values on a narrow terminal."""
     extra: bool = False
     """Whether to leave it out on a narrow terminal."""
+    rare: bool = False
+    """Whether to leave it out on a terminal if no row has a value in it."""
 
 
 def show_rows(columns: Sequence[Column], rows: Iterable[Row], as_json: bool) -> None:
@@ -58,6 +60,7 @@ def show_rows(columns: Sequence[Column], rows: Iterable[Row], as_json: bool) -> 
 
 def hidden(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[str]:
     """Return the titles of the columns that a terminal of `width` characters has no room for."""
+    columns = _used(columns, rows)
     widths = {
         column: max(
             len(column.title or column.key), *(len(printable(column.shown(row[column.key]))) for row in rows), 0
@@ -73,6 +76,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    columns = _used(columns, rows)
     titles = {column: Text(column.title or column.key, "bold") for column in columns}
     cells = {
         column: [Text(printable(column.shown(row[column.key])), column.style(row[column.key])) for row in rows]
@@ -92,6 +96,7 @@ def table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
 
 def plain_table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
     """Return the same as text without colours, for a terminal without the extra ``cli``."""
+    columns = _used(columns, rows)
     cells = {
         column: [column.title or column.key, *(printable(column.shown(row[column.key])) for row in rows)]
         for column in columns
@@ -103,6 +108,10 @@ def plain_table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> s
         cut = (text if len(text) <= room else text[: room - 1] + "…" for text in cells[column])
         aligned.append([text.rjust(room) if column.right else text.ljust(room) for text in cut])
     return "".join((" " * GAP).join(line).rstrip() + "\n" for line in zip(*aligned, strict=True))
+
+
+def _used(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
+    return [column for column in columns if not column.rare or any(row[column.key] for row in rows)]
 
 
 def _fit(widths: dict[Column, int], width: int) -> None:

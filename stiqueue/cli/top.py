@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from stiqueue.cli.keys import Keys
-from stiqueue.cli.look import BYTES, CONSUMERS, DEAD, DELAYED, LEASED, OLDEST_LEASE, OLDEST_READY, QUEUE, READY
+from stiqueue.cli.look import (
+    BYTES,
+    CONSUMERS,
+    DEAD,
+    DELAYED,
+    LEASED,
+    OLDEST_LEASE,
+    OLDEST_READY,
+    PAUSED,
+    QUEUE,
+    READY,
+)
 from stiqueue.cli.options import Target, as_json, duration, target
 from stiqueue.cli.output import counts_row, has_rich, on_terminal, printable
 from stiqueue.cli.signals import caught
@@ -37,6 +48,7 @@ COLUMNS = [
     READY,
     LEASED,
     DELAYED,
+    PAUSED,
     CONSUMERS,
     Column("enqueued_rate", "in/s", rate),
     Column("acked_rate", "out/s", rate),

@@ -160,6 +160,23 @@ def test_top_says_which_columns_a_narrow_terminal_hides(cli: Cli, client: SQClie
     assert told.strip().endswith("size")
 
 
+@posix
+def test_a_column_that_says_nothing_is_not_shown_to_people(cli: Cli, client: SQClient) -> None:
+    client.enq("x", queue="q")
+    rare = {"queues": {"paused", "blocked"}, "top -n 1": {"paused"}, "peek --queue q": {"key"}}
+    for command, columns in rare.items():
+        _, shown = cli.on_terminal(*command.split(), size=(24, 200))
+        assert not columns.intersection(plain(shown).split()), command
+    client.enq("y", queue="q", key="k")
+    client.enq("z", queue="q", key="k")
+    client.deq(queue="q")
+    client.deq(queue="q")
+    client.pause(queue="q")
+    for command, columns in rare.items():
+        _, shown = cli.on_terminal(*command.split(), size=(24, 200))
+        assert columns.intersection(plain(shown).split()) == columns, command
+
+
 def test_top_without_a_terminal_prints_lines(cli: Cli, client: SQClient) -> None:
     client.enq("x", queue="q")
     lines = cli.ok("top", "-n", "2", "--interval", "10ms").lines
