@@ -21,6 +21,8 @@ from stiqueue.wire.status import from_wire, handshake_failed
 
 LOST = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """Failures that a retry may mend. An unasked CANCELLED means a server under a burst of calls."""
+NEVER_MADE = "failed to connect"
+"""How gRPC begins to tell of a connection that never came about."""
 
 Settle = Callable[[Settlement, float], Coroutine[Any, Any, list[str]]]
 
@@ -100,7 +102,9 @@ async def heard(response: Coroutine[Any, Any, Any], endpoint: Endpoint) -> Any:
         call: Any = error
         if call.code() in LOST and not handshake_failed(call):
             details = call.details() or ""
-            lost = Unavailable(f"connection{endpoint.detour} lost: {details}{hint(details)}")
+            way = f"connection{endpoint.detour}"
+            what = f"no {way}" if details.startswith(NEVER_MADE) else f"{way} lost"
+            lost = Unavailable(f"{what}: {details}{hint(details)}")
             raise endpoint.mismatch(details) or lost from error
         raise from_wire(call, endpoint.detour) from error
 
