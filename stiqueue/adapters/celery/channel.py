@@ -127,15 +127,14 @@ class Channel(virtual.Channel):
     def _made(self, message: Message, credit: Credit | None) -> Any:
         """Return kombu's message, and remember it until it is settled.
 
-        None: something else wrote the message. It becomes a dead letter, for it would end every worker that takes it.
+        None: something else wrote the message. It becomes a dead letter; otherwise it would end every worker that takes it.
         """
         try:
             made = self.Message(payload(message), channel=self)
         except Exception as error:  # whatever it does to a parser
-            logger.error("message %d of %s is not a message of kombu: %r", message.id, message.queue, error)
-            self._settle(
-                message, partial(message.dead_letter, f"not a message of kombu: {error!r}"[:REASON_CHARACTERS])
-            )
+            reason = f"not a message of kombu: {type(error).__name__}: {error}"[:REASON_CHARACTERS]
+            logger.error("message %d of %s is %s", message.id, message.queue, reason)
+            self._settle(message, partial(message.dead_letter, reason))
             return None
         with self._lock:
             self._unsettled[made.delivery_tag] = message, credit
