@@ -127,7 +127,7 @@ class Channel(virtual.Channel):
     def _made(self, message: Message, credit: Credit | None) -> Any:
         """Return kombu's message, and remember it until it is settled.
 
-        None: something else wrote the message. It becomes a dead letter; otherwise it would end every worker that takes it.
+        None: something else wrote it. It becomes a dead letter; otherwise it would end each worker that takes it.
         """
         try:
             made = self.Message(payload(message), channel=self)

@@ -35,7 +35,7 @@ class _Accepted(NamedTuple):
     batch: Batch
     queue: Queue
     run: Run | None
-    """The new messages; None where there are none, for they or another in their place came before."""
+    """The new messages. None: they, or one with their unique key, came before."""
     size: int
     receipt: Receipt
     acked: Owned
