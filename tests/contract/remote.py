@@ -17,14 +17,17 @@ from support.clock import FakeClock
 from stiqueue.engines.bounds import Bounds
 from stiqueue.engines.jetstream import JetStreamEngine
 from stiqueue.engines.jetstream.consumer import JetStreamConsumer
+from stiqueue.engines.jetstream.names import CONSUMER
 from stiqueue.message import Batch, Counts, Delivered, Durability, PeekQuery, Receipt, Settlement, Subscription
 from stiqueue.queue_settings import QueueSettings, SettingsReport
 from stiqueue.rules.entry import Leased, Peeked
 
 QUIET_SECONDS = 0.12
 """Nothing has come when nothing came for so long."""
-BEHIND_SECONDS = 0.15
-"""A message that belongs to those before it comes at most so much later."""
+BEHIND_SECONDS = 0.1
+"""After so much silence the cluster is asked whether more messages follow those that came."""
+LONGEST_SECONDS = 2.0
+"""How long a message that the cluster has for a request may take; it may also be held back, by `max_leased`."""
 CALL_SECONDS = 30.0
 
 T = TypeVar("T")
@@ -160,13 +163,27 @@ class RemoteConsumer:
 
     def _with_those_behind(self, messages: list[Delivered]) -> list[Delivered]:
         """Return messages with those that come right after them, of the same request."""
+        last = time.monotonic()
         while self._remote.call(lambda: self._consumer._pull.expected > 0):
             self._rung.clear()
-            more = self._remote.call(lambda: self._consumer._inbox and self._consumer.take())
-            messages += more or []
-            if not more and not self._rung.wait(BEHIND_SECONDS):
-                break
+            if more := self._inbox():
+                messages += more
+                last = time.monotonic()
+            elif not self._rung.wait(BEHIND_SECONDS):
+                follows = self._remote.run(self._follows()) and time.monotonic() < last + LONGEST_SECONDS
+                messages += self._inbox()  # what was sent before that answer is here
+                if not follows:
+                    break
         return messages
+
+    def _inbox(self) -> Sequence[Delivered]:
+        return self._remote.call(lambda: self._consumer._inbox and self._consumer.take()) or []
+
+    async def _follows(self) -> bool:
+        """Ask whether the stream has messages that nobody was sent."""
+        names, queue = self._remote.engine._names, self._consumer.asked.queue
+        info = await self._remote.engine.cluster.call(f"CONSUMER.INFO.{names.stream(queue)}.{CONSUMER}")
+        return bool(info["num_pending"])
 
     def _is_busy(self) -> bool:
         """Whether something is surely on its way."""
