@@ -35,7 +35,12 @@ class Address(NamedTuple):
     @property
     def shown(self) -> str:
         """The servers without their passwords."""
-        return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self.servers)
+        return shown(self.servers)
+
+
+def shown(servers: Sequence[str]) -> str:
+    """Return the URLs of servers for people, without passwords."""
+    return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in servers)
 
 
 def read_address(text: str) -> Address:

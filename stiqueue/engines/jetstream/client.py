@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Interest
-from nats.errors import ConnectionClosedError, OutboundBufferLimitError
+from nats.errors import ConnectionClosedError, Error, OutboundBufferLimitError
 
 from stiqueue.engines.jetstream.envelope import OURS
 
@@ -25,10 +25,11 @@ Hear = Callable[[Msg], None]
 class QuickClient(Client):
     """Calls handlers directly from the read loop, without a queue and a task per subscription."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        """Create a client without connecting it."""
+    def __init__(self, logger: logging.Logger, needs_tls: bool = False) -> None:
+        """Create a client without connecting it; `needs_tls`: only to servers with TLS."""
         super().__init__()
         self._logger = logger
+        self._needs_tls = needs_tls
         self._quick: dict[int, Hear] = {}
 
     async def subscribe_quickly(self, subject: str, hear: Hear) -> Interest:
@@ -44,6 +45,12 @@ class QuickClient(Client):
     async def stop(self, interest: Interest) -> None:
         """Unsubscribe; messages already on their way are still handled."""
         await self._send_unsubscribe(interest._id)
+
+    def _connect_command(self) -> bytes:
+        # Before it is sent, for it has the password; nats-py would go on in clear with a server that offers no TLS.
+        if self._needs_tls and not self._server_info.get("tls_required"):
+            raise Error("the server has no TLS, but the address says tls://")
+        return super()._connect_command()
 
     def open_requests(self) -> list[asyncio.Future[Msg]]:
         """Return the requests without an answer."""

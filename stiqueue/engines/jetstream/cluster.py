@@ -15,6 +15,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Interest
 
 from stiqueue.engines.jetstream.answers import NO_RESPONDERS, NobodyThere, is_status, read_answer, unavailable
+from stiqueue.engines.jetstream.checks import shown
 from stiqueue.engines.jetstream.client import Hear, QuickClient
 from stiqueue.errors import StoreError
 
@@ -36,6 +37,8 @@ CLOSE_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
 PENDING_BYTES = 64 << 20
 """Most bytes that may wait to be sent."""
+LOST = (nats_errors.Error, asyncio.TimeoutError, OSError, RuntimeError)
+"""What nats-py raises over a lost connection; uvloop's error for a closed one is a RuntimeError."""
 
 Handler = Callable[[Msg], Awaitable[None]]
 
@@ -48,7 +51,9 @@ class Cluster:
         self._servers = servers
         self._name = name
         self._logger = logger
-        self._client = QuickClient(logger)
+        self._client = QuickClient(logger, needs_tls=any(server.startswith("tls://") for server in servers))
+        self._last_error: Exception | None = None
+        """What the client told of last."""
         self._numbers = count(1)
         self._rounds: dict[str, _Round] = {}
         """Unconfirmed rounds by a token of their reply subjects; the next token is the index of the message."""
@@ -98,13 +103,14 @@ class Cluster:
                 START_SECONDS,
             )
         except (OSError, asyncio.TimeoutError, nats_errors.Error) as error:
-            raise StoreError(
-                f"cannot connect to any NATS server of {', '.join(self._servers)}: {error or type(error).__name__}"
-            ) from error
+            cause = self._last_error or error
+            why = str(cause) or type(cause).__name__
+            raise StoreError(f"cannot connect to any NATS server of {shown(self._servers)}: {why}") from error
         self._inbox = self._client.new_inbox()
         await self.subscribe_quickly(f"{self._inbox}.*.*", self._confirmed)
 
     async def _failed(self, error: Exception) -> None:
+        self._last_error = error
         self._logger.debug("NATS: %r", error)
 
     async def _disconnected(self) -> None:
@@ -120,10 +126,10 @@ class Cluster:
         """Send pending data and close the connection. Safe to call twice."""
         self._closing = True
         if self._client.is_connected:
-            with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
+            with contextlib.suppress(*LOST):
                 await self.reach(CLOSE_SECONDS)
         if not self._client.is_closed:
-            with contextlib.suppress(nats_errors.Error, asyncio.TimeoutError, OSError):
+            with contextlib.suppress(*LOST):
                 await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
 
     # -- talking ------------------------------------------------------------------------------------------------------

@@ -102,13 +102,26 @@ class Opened(NamedTuple):
 def open_message(sequence: int, attempt: int, stored_ms: int, body: bytes, headers: Mapping[str, str] | None) -> Opened:
     """Translate a stored message to an entry that was delivered `attempt` times."""
     text = headers.get(OURS) if headers else None
-    if not text:
+    ours = _read_ours(text) if text else None
+    if not ours:
         return Opened(Entry(sequence, body, attempt, Properties(stored_ms)), None)
-    ours = json.loads(text)
     own: Mapping[str, str] = ours.get("h") or NO_HEADERS
     expires: int | None = ours.get("x")
     properties = Properties(ours.get("t", stored_ms), 0, own, headers_size(own) if own else 0, None, expires)
     return Opened(Entry(sequence, body, attempt, properties), expires)
+
+
+def _read_ours(text: str) -> dict[str, Any] | None:
+    """Return what our header says; None if another program wrote it: then it says nothing."""
+    try:
+        ours = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(ours, dict):
+        return None
+    own, times = ours.get("h") or {}, (ours.get("t", 0), ours.get("x", 0))
+    is_right = isinstance(own, dict) and all(isinstance(each, str) for each in own.values())
+    return ours if is_right and all(type(each) is int for each in times) else None
 
 
 def due_ms(headers: Mapping[str, str]) -> int:

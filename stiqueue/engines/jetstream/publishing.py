@@ -87,7 +87,9 @@ class Publisher:
         dead = dead_letter(entry, queue, reason, 0)
         target = self._settings.of(queue).dead_letter_queue or dead_letter_queue(queue)
         # A message rejected from a dead letter queue becomes a new message each time.
-        key = f"dead:{queue}:{entry.id}" + (f":{entry.attempt}" if target == queue else "")
+        # Its time as well: a stream that is removed and made again begins its numbers anew.
+        key = f"dead:{queue}:{entry.id}:{entry.properties.enqueue_time_ms}"
+        key += f":{entry.attempt}" if target == queue else ""
         batch = Batch(target, [entry.body], key, headers=dead.properties.headers)
         await self.enq(batch, entry.properties.enqueue_time_ms)
 

@@ -1,0 +1,100 @@
+"""What a cluster brings that StiQueue did not put there: servers without TLS or login, and messages of others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from support.nats_servers import NatsServer
+from support.ports import free_port
+
+from stiqueue import SQClient, SQServer, StoreError
+from stiqueue.engines.jetstream import cluster
+from stiqueue.engines.jetstream.cluster import Cluster
+
+FOREIGN = [
+    "x",
+    "[]",
+    "5",
+    '{"h":5}',
+    '{"h":{"a":1}}',
+    '{"t":"x"}',
+    '{"t":null}',
+    '{"x":[1]}',
+    '{"x":true}',
+]
+"""Values of our header that another program wrote."""
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path)
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+def failure(monkeypatch: pytest.MonkeyPatch, address: str) -> str:
+    """Return why there is no connection."""
+    monkeypatch.setattr(cluster, "START_SECONDS", 1.0)
+
+    async def connect() -> None:
+        connection = Cluster([address], "test", logging.getLogger("quiet"))
+        try:
+            await connection.connect()
+        finally:
+            await connection.close()
+
+    with pytest.raises(StoreError) as failed:
+        asyncio.run(connect())
+    return str(failed.value)
+
+
+def test_an_absent_server_is_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    text = failure(monkeypatch, f"nats://ann:secret@127.0.0.1:{port}")
+    assert text.startswith(f"cannot connect to any NATS server of 127.0.0.1:{port}: ")
+    assert "[Errno 111]" in text
+    assert "secret" not in text
+
+
+def test_a_password_is_not_sent_to_a_server_without_tls(monkeypatch: pytest.MonkeyPatch, nats: NatsServer) -> None:
+    sent: list[bytes] = []
+    make = Client._connect_command
+
+    def note(self: Client) -> bytes:
+        sent.append(make(self))
+        return sent[-1]
+
+    monkeypatch.setattr(Client, "_connect_command", note)
+    assert "no TLS, but the address says tls://" in failure(monkeypatch, f"tls://ann:secret@127.0.0.1:{nats.port}")
+    assert sent == []
+
+
+def test_a_header_that_another_program_wrote_says_nothing(nats: NatsServer) -> None:
+    async def publish() -> None:
+        client = Client()
+        await client.connect(nats.address)
+        for text in FOREIGN:
+            await client.jetstream().publish("stiqueue.q.jobs.ready", text.encode(), headers={"Stiqueue": text})
+        await client.close()
+
+    with (
+        SQServer(port=0, engine=nats.address, replicas=1) as server,
+        SQClient(port=server.port, queue="jobs") as client,
+    ):
+        client.enq("ours")
+        asyncio.run(publish())
+        bodies = ["ours", *FOREIGN]
+        assert client.counts().ready == len(bodies)
+        assert [each.decode() for each in client.peek_messages(0)] == bodies
+        for body in bodies:
+            message = client.deq(timeout=10.0)
+            assert message is not None
+            assert (message.decode(), message.headers) == (body, {})
+        assert client.ack()
