@@ -11,10 +11,12 @@ import pytest
 from nats.aio.client import Client
 from support.nats_servers import NatsServer
 from support.ports import free_port
+from support.waiting import Call, soon
 
-from stiqueue import SQClient, SQServer, StoreError
-from stiqueue.engines.jetstream import cluster
+from stiqueue import LimitReached, SQClient, SQServer, StoreError, Worker
+from stiqueue.engines.jetstream import JetStreamEngine, cluster, sweeper
 from stiqueue.engines.jetstream.cluster import Cluster
+from stiqueue.message import Batch, Subscription
 
 FOREIGN = [
     "x",
@@ -98,3 +100,48 @@ def test_a_header_that_another_program_wrote_says_nothing(nats: NatsServer) -> N
             assert message is not None
             assert (message.decode(), message.headers) == (body, {})
         assert client.ack()
+
+
+def test_streams_of_answers_that_nobody_reads_are_removed(monkeypatch: pytest.MonkeyPatch, nats: NatsServer) -> None:
+    left = ["jobs", "stiqueue-answers.has-one", "stiqueue-answers.is-read"]
+
+    async def sweep() -> list[str]:
+        engine = JetStreamEngine(nats.address, 1)
+        await engine.start()
+        for queue in [*left, "stiqueue-answers.left", "stiqueue-answers.left-too"]:
+            await engine.streams.ensure(queue)
+        await engine.enq(Batch("stiqueue-answers.has-one", [b"49"]))
+        reader = engine.subscribe(Subscription("stiqueue-answers.is-read"), lambda: None)
+        assert reader.take() == []
+
+        async def waiting() -> object:
+            path = "CONSUMER.INFO.stiqueue-stiqueue-answers=is-read.workers"
+            return (await engine.cluster.call(path))["num_waiting"]
+
+        await soon(waiting, 1)
+        await engine.sweeper.sweep()
+        assert len(await engine.streams.existing("*")) == 5, "they were used just now"
+        monkeypatch.setattr(sweeper, "IDLE_SECONDS", 0.0)
+        await engine.sweeper.sweep()
+        found = await engine.streams.existing("*")
+        await engine.enq(Batch("stiqueue-answers.left", [b"late"]))  # and can be made again
+        await engine.close()
+        return found
+
+    assert sorted(asyncio.run(asyncio.wait_for(sweep(), 30.0))) == left
+
+
+def test_calls_need_no_room_among_the_queues(nats: NatsServer) -> None:
+    with (
+        SQServer(port=0, engine=nats.address, replicas=1, max_queues=1) as server,
+        SQClient(port=server.port, queue="jobs", timeout=10.0) as client,
+    ):
+        worker = Worker(lambda message: message.decode() * 2, "jobs", port=server.port)
+        running = Call(worker.run)
+        try:
+            assert client.call("a") == b"aa"
+            with pytest.raises(LimitReached):
+                client.enq("x", queue="another")
+        finally:
+            worker.stop()
+            running.result()

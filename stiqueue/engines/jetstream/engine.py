@@ -23,6 +23,7 @@ from stiqueue.engines.jetstream.publishing import Publisher, durability
 from stiqueue.engines.jetstream.shared_settings import SharedSettings, concerns_consumers
 from stiqueue.engines.jetstream.stream_consumers import StreamConsumers
 from stiqueue.engines.jetstream.streams import Streams
+from stiqueue.engines.jetstream.sweeper import SWEEP_SECONDS, Sweeper
 from stiqueue.engines.jetstream.timeouts import Timeouts
 from stiqueue.errors import NotSupported, Unavailable
 from stiqueue.message import Batch, Counts, Durability, PeekQuery, Receipt, Settlement, Subscription
@@ -136,6 +137,7 @@ class JetStreamEngine:
             self.shared = SharedSettings(self.cluster, self._names, self._replicas, self._defaults)
             consumers = StreamConsumers(self.cluster, self._names, self.shared, self._ack_wait)
             self.streams = Streams(self.cluster, self._names, consumers, self._replicas, self._bounds, self._logger)
+            self.sweeper = Sweeper(self.cluster, self._names, self.streams)
             await self.streams.rehearse(self._id)
             await self.shared.load_patiently()
             publisher = self._publisher = Publisher(
@@ -278,6 +280,7 @@ class JetStreamEngine:
 
     async def _tick_for_ever(self) -> None:
         loop, beat_at = asyncio.get_running_loop(), 0.0
+        sweep_at = loop.time() + SWEEP_SECONDS
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -288,5 +291,8 @@ class JetStreamEngine:
                 if loop.time() >= beat_at:
                     beat_at = loop.time() + self._ack_wait / 3
                     self.spawn(self.leases.keep_alive())
+                if loop.time() >= sweep_at:
+                    sweep_at = loop.time() + SWEEP_SECONDS
+                    self.spawn(self.sweeper.sweep())
             except Exception:  # the next tick may succeed
                 self._logger.exception("a defect in the gateway")

@@ -1,4 +1,4 @@
-"""The streams: one per queue, created on first use and never removed, so that ids always rise."""
+"""The streams: one per queue, created on first use and not removed, so that ids always rise; but see `sweeper`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from stiqueue.errors import (
     StoreError,
     Unavailable,
 )
-from stiqueue.message import DEAD_SUFFIX
+from stiqueue.message import ANSWERS_PREFIX, DEAD_SUFFIX
 from stiqueue.rules.policies import covers
 
 PEERS_SECONDS = 5.0
@@ -146,9 +146,12 @@ class Streams:
 
     async def _check_number(self, queue: str) -> None:
         limit = self._bounds.max_queues
-        page = await self._cluster.call("STREAM.NAMES", subject=self._names.all_queues, offset=0)
-        if page["total"] >= limit and not queue.endswith(DEAD_SUFFIX):
-            raise LimitReached(f"there are {page['total']:,} queues; max_queues is {limit:,}", "TOO_MANY_QUEUES")
+        number = (await self._cluster.call("STREAM.NAMES", subject=self._names.all_queues, offset=0))["total"]
+        if number < limit or queue.endswith(DEAD_SUFFIX) or queue.startswith(ANSWERS_PREFIX):
+            return
+        number -= len(await self.existing(f"{ANSWERS_PREFIX}*"))  # those of clients, which come and go
+        if number >= limit:
+            raise LimitReached(f"there are {number:,} queues; max_queues is {limit:,}", "TOO_MANY_QUEUES")
 
     def _config(self, queue: str) -> dict[str, Any]:
         names, bounds = self._names, self._bounds
@@ -186,9 +189,9 @@ class Streams:
             async with room:
                 await self._consumers.put(queue)
 
-        await asyncio.gather(*(apply(queue) for queue in await self._existing(name)))
+        await asyncio.gather(*(apply(queue) for queue in await self.existing(name)))
 
-    async def _existing(self, name: str) -> list[str]:
+    async def existing(self, name: str) -> list[str]:
         """Return the queues with a stream that a name or pattern matches."""
         if "*" not in name:
             return [name] if await self.find(name) else []
