@@ -173,7 +173,7 @@ class StiQueueConsumer(Consumer):
         if isinstance(delivered, Exception):
             raise delivered
         try:
-            return StiQueueMessage(Task.decode(bytes(delivered)), delivered)
+            return StiQueueMessage(_task(delivered), delivered)
         except Exception as error:
             logger.error("message %d of %s is not a message of Dramatiq: %s", delivered.id, delivered.queue, error)
             _settle(delivered.dead_letter, f"no message of Dramatiq: {error}"[:REASON_CHARACTERS])
@@ -215,3 +215,16 @@ def _settle(settle: Any, *arguments: Any, **options: Any) -> bool:
         return bool(settle(*arguments, **options))
     except Unavailable as error:
         raise ConnectionClosed(str(error)) from error
+
+
+def _task(delivered: Message) -> Task[Any]:
+    """Return what a message has, of the queue that it came from: it may have been moved there.
+
+    Raises:
+        Exception: something else wrote it.
+    """
+    task: Task[Any] = Task.decode(bytes(delivered))
+    shape = (task.actor_name, str), (task.args, (list, tuple)), (task.kwargs, dict), (task.options, dict)
+    if not all(isinstance(value, kind) for value, kind in shape):
+        raise TypeError("its fields are of other types")
+    return task.copy(queue_name=delivered.queue)

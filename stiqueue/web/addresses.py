@@ -26,7 +26,7 @@ def queue_in(request: Request) -> str:
 
 def id_of(text: str) -> int:
     """Return the id that was typed or linked."""
-    if not (text.isascii() and text.isdecimal() and int(text[:25]) < 1 << 63):
+    if not (text.isascii() and text.isdecimal() and len(text) < 25 and int(text) < 1 << 63):
         raise InvalidRequest(f"id: {text[:40]!r} is not a message's id", "BAD_ID")
     return int(text)
 

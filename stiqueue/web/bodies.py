@@ -66,10 +66,17 @@ def write(body: bytes, form: str = "") -> Written:
 def _json(body: bytes) -> str | None:
     if len(body) > MOST_JSON_BYTES or not body.lstrip()[:1] or body.lstrip()[:1] not in b'{["':
         return None
+    text, size = list[str](), 0
     try:
-        return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+        # In parts, because indentation makes of a deep body a text a thousand times as long.
+        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(body)):
+            text.append(part)
+            size += len(part)
+            if size > MOST_TEXT:
+                break
     except (ValueError, RecursionError):
         return None
+    return "".join(text).encode(errors="backslashreplace").decode()  # half a character is written as it came
 
 
 def _text(body: bytes) -> str | None:
@@ -77,6 +84,14 @@ def _text(body: bytes) -> str | None:
         return _CONTROL.sub("\ufffd", body.decode())
     except UnicodeDecodeError:
         return None
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether a body can be typed as text: a browser changes control characters and ends of lines."""
+    try:
+        return _CONTROL.search(body.decode()) is None
+    except UnicodeDecodeError:
+        return False
 
 
 def _hex(body: bytes) -> str:

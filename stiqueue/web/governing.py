@@ -140,4 +140,4 @@ def typed(name: str, value: Any) -> str:
     """Return a value as it can be typed; empty: it is not set."""
     if value is None:
         return ""
-    return f"{value:g}s" if name in SECONDS else str(value)
+    return f"{int(value) if value == int(value) else value}s" if name in SECONDS else str(value)

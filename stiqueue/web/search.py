@@ -38,7 +38,7 @@ class Wanted:
                 return False
             if name.strip() not in message.headers:
                 return False
-        return self.text.lower().encode() in message.body.lower()
+        return self.text.casefold() in message.body.decode(errors="replace").casefold()
 
 
 @dataclass

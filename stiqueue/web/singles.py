@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from stiqueue.errors import InvalidRequest, StiQueueError
 from stiqueue.limits import dead_letter_queue
 from stiqueue.message import DEAD_SUFFIX
+from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.web import bodies
 from stiqueue.web.addresses import id_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
@@ -137,19 +138,19 @@ class Singles:
         if found is None:
             return self._console.page("gone.html", request, visit, 404, queue=queue, id=message_id)
         message, problem = found.message, ""
-        written = bodies.write(message.body, "" if len(message.body) <= bodies.MOST_TEXT else "hex")
-        form = "hex" if written.form == "hex" else "text"
-        given = {
+        form = "text" if len(message.body) <= bodies.MOST_TEXT and bodies.is_plain(message.body) else "hex"
+        kept = {
             "body": message.body.hex(" ") if form == "hex" else message.body.decode(),
             "form": form,
             "priority": str(message.priority),
             "headers": "\n".join(f"{name}: {value}" for name, value in sorted(message.headers.items())),
         }
+        given = dict(kept)
         if request.method == "POST":
             fields = await fields_of(request)
             given |= {name: values[0] for name, values in fields.items()}
             try:
-                return self._console.go(_page_of(queue), await _replace(visit, queue, message_id, fields))
+                return self._console.go(_page_of(queue), await _replace(visit, queue, message_id, fields, kept))
             except StiQueueError as error:
                 problem = str(error)
         return self._console.page(
@@ -160,6 +161,7 @@ class Singles:
             queue=queue,
             id=message_id,
             expires=bool(found.expire_time_ms),
+            delayed=found.state == pb.MESSAGE_STATE_DELAYED,
             fields=given,
             problem=problem,
         )
@@ -209,16 +211,19 @@ _ACTS: dict[str, Callable[[Visit, str, list[int], str], Done]] = {
 }
 
 
-async def _replace(visit: Visit, queue: str, message_id: int, fields: Fields) -> str:
+async def _replace(visit: Visit, queue: str, message_id: int, fields: Fields, kept: Mapping[str, str]) -> str:
+    """Replace a message; a field that comes back as it was shown keeps what it showed, to the byte."""
+    body, headers = (field_of(fields, name).replace("\r\n", "\n") for name in ("body", "headers"))
+    form = field_of(fields, "form")
     priority, delay, ttl = (field_of(fields, name).strip() for name in ("priority", "delay", "ttl"))
     new_id = await visit.link.client.replace(
         message_id,
-        body_of(field_of(fields, "body"), field_of(fields, "form")),
+        None if (body, form) == (kept["body"], kept["form"]) else body_of(body, form),
         queue=queue,
         priority=whole_of("priority", priority) if priority else 0,
         delay=seconds_of("delay", delay) if delay else 0.0,
         ttl=seconds_of("ttl", ttl) if ttl else None,
-        headers=headers_of(field_of(fields, "headers")),
+        headers=None if headers == kept["headers"] else headers_of(headers),
     )
     if new_id is None:
         raise InvalidRequest(GONE.format(message_id, queue), "BAD_FORM")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -98,6 +99,27 @@ def test_what_is_no_message_is_a_dead_letter(broker: StiQueueBroker, work: Any, 
     until(lambda: client.cnt(queue="default.dead"), 1)
     (letter,) = client.peek_messages(queue="default.dead")
     assert letter.headers["stiqueue-dead-reason"].startswith("no message of Dramatiq")
+
+
+@pytest.mark.parametrize("field", ["options", "kwargs", "args", "actor_name"])
+def test_what_has_other_types_is_a_dead_letter(broker: StiQueueBroker, work: Any, client: SQClient, field: str) -> None:
+    message = {"queue_name": "default", "actor_name": "a", "args": [], "kwargs": {}, "options": {}}
+    message |= {"message_id": "1", "message_timestamp": 1, field: None}
+    broker.declare_queue("default")
+    client.enq(json.dumps(message), queue="default")
+    work()
+    until(lambda: client.cnt(queue="default.dead"), 1)
+
+
+def test_a_message_that_was_moved_is_of_its_new_queue(broker: StiQueueBroker, work: Any, client: SQClient) -> None:
+    done: list[int] = []
+    actor = dramatiq.actor(done.append, actor_name="append", queue_name="new")
+    old = actor.message(1).copy(queue_name="old")
+    for _ in range(4):
+        client.enq(old.encode(), queue="new")
+    work()
+    until(lambda: client.counts(queue="new").acked, 4)
+    assert done == [1] * 4
 
 
 def test_a_broker_priority_orders_the_queue(broker: StiQueueBroker, client: SQClient) -> None:

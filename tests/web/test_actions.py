@@ -92,6 +92,36 @@ def test_a_message_is_edited_and_takes_the_place_of_another(
     assert 7 not in [message.id for message in client.peek_messages(queue="orders")]
 
 
+ODD = [b"a\r\nb\r\n", b"a\rb", b"a\0b", b"\xff", b"  a \n", "\u202e\u00e4\u2028".encode(), b'{"a": 1, "a": 1e400}']
+"""Bodies that a browser, or a look at them as JSON, would change."""
+
+
+@pytest.mark.parametrize("body", ODD)
+def test_an_edit_of_the_priority_changes_nothing_else(
+    browser: Browser, server: SQServer, console: Console, client: SQClient, body: bytes
+) -> None:
+    headers = {"h": "l1\nx: y", "a:b": " c "}
+    client.enq(body, queue="odd", headers=headers)
+    browser.go(f"{console.url}/queues/odd/messages/1?state=ready")
+    browser.click("Edit…")
+    browser.type("Priority", "9")
+    browser.click("Replace")
+    browser.sees("Message 2 of odd has taken the place of message 1.")
+    (message,) = client.peek_messages(queue="odd")
+    assert (bytes(message), message.priority, message.headers) == (body, 9, headers)
+
+
+def test_a_body_that_would_be_endless_as_json_is_cut(
+    browser: Browser, server: SQServer, console: Console, client: SQClient
+) -> None:
+    client.enq(b"[" * 900 + b"1," * 100_000 + b"1" + b"]" * 900, queue="odd")
+    client.enq(b'{"name": "\\ud800"}', queue="odd")
+    browser.go(f"{console.url}/queues/odd/messages/1?state=ready")
+    browser.sees("This is the beginning; the download has all of it.")
+    browser.go(f"{console.url}/queues/odd/messages/2?state=ready")
+    browser.sees('"name": "\\ud800"')
+
+
 def test_a_message_becomes_a_dead_letter(browser: Browser, full: SQServer, console: Console, client: SQClient) -> None:
     browser.go(f"{console.url}/queues/orders/messages/1?state=ready")
     browser.click("Dead-letter…")

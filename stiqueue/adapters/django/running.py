@@ -54,7 +54,7 @@ class Runner:
         try:
             value = _as_json(task.call(*context, *result.args, **result.kwargs))
             changed(result, status=Status.SUCCESSFUL, _return_value=value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a task that exits has failed; the worker goes on
             failure = error
             path = f"{type(error).__module__}.{type(error).__qualname__}"
             trace = "".join(format_exception(error))
