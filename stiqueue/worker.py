@@ -170,16 +170,18 @@ class Worker:
                 return partial(message.reply_error, error)
             return partial(message.dead_letter, _reason(error))
         except BaseException as error:
-            is_last = 0 < self._max_attempts <= message.attempt
-            what_follows = "its caller is told" if message.wants_reply else "rejected" if is_last else "given back"
+            settle: Callable[[], bool]
+            if message.wants_reply:
+                what_follows, settle = "its caller is told", partial(message.reply_error, error)
+            elif 0 < self._max_attempts <= message.attempt:
+                reason = f"{type(error).__name__}: {_reason(error)}"[:REASON_CHARACTERS]
+                what_follows, settle = "rejected", partial(message.dead_letter, reason)
+            else:
+                what_follows, settle = "given back", message.requeue
             self._client.logger.exception(
                 "%s failed at attempt %d: %s", _name(message), message.attempt, what_follows, extra=_extra(message)
             )
-            if message.wants_reply:
-                return partial(message.reply_error, error)
-            if is_last:
-                return partial(message.dead_letter, f"{type(error).__name__}: {_reason(error)}"[:REASON_CHARACTERS])
-            return message.requeue
+            return settle
         return message.ack if answer is None else partial(_reply, message, answer)
 
     def _settle(

@@ -15,7 +15,7 @@ from stiqueue.limits import queue_name, suffixed
 from stiqueue.message import DEAD_SUFFIX
 from stiqueue.web.addresses import counts_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
-from stiqueue.web.forms import body_of, fields_of, options_of
+from stiqueue.web.forms import body_of, fields_of, options_of, text_of
 from stiqueue.web.rendering import queue_path
 from stiqueue.web.units import number
 
@@ -46,7 +46,7 @@ class Actions:
         fields = await fields_of(request)
         options: dict[str, Any] = {}
         try:
-            body = body_of(field_of(fields, "body"), field_of(fields, "form"))
+            body = body_of(text_of(fields, "body"), field_of(fields, "form"))
             options = options_of(fields)
             message_id = await visit.link.client.enq(body, queue=queue, **options)
         except StiQueueError as error:

@@ -31,10 +31,13 @@ async def fields_of(request: Request) -> Fields:
         raise InvalidRequest(f"form: {error}", "BAD_FORM") from error
 
 
+def text_of(fields: Fields, name: str) -> str:
+    """Return what was typed on several lines: a browser sends every line break as CR LF."""
+    return field_of(fields, name).replace("\r\n", "\n")
+
+
 def body_of(text: str, form: str) -> bytes:
-    """Return the body that was typed as text, JSON or hex."""
-    # A browser sends every line break as CR LF.
-    text = text.replace("\r\n", "\n")
+    """Return the body that was typed as text, JSON or hex; see `text_of`."""
     if form == "hex":
         try:
             return binascii.unhexlify("".join(text.split()))

@@ -16,7 +16,7 @@ from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.web import bodies
 from stiqueue.web.addresses import id_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
-from stiqueue.web.forms import Fields, body_of, fields_of, headers_of, seconds_of, whole_of
+from stiqueue.web.forms import Fields, body_of, fields_of, headers_of, seconds_of, text_of, whole_of
 from stiqueue.web.message_screens import find
 from stiqueue.web.rendering import queue_path
 from stiqueue.web.units import number
@@ -213,8 +213,7 @@ _ACTS: dict[str, Callable[[Visit, str, list[int], str], Done]] = {
 
 async def _replace(visit: Visit, queue: str, message_id: int, fields: Fields, kept: Mapping[str, str]) -> str:
     """Replace a message; a field that comes back as it was shown keeps what it showed, to the byte."""
-    body, headers = (field_of(fields, name).replace("\r\n", "\n") for name in ("body", "headers"))
-    form = field_of(fields, "form")
+    body, form, headers = text_of(fields, "body"), field_of(fields, "form"), text_of(fields, "headers")
     priority, delay, ttl = (field_of(fields, name).strip() for name in ("priority", "delay", "ttl"))
     new_id = await visit.link.client.replace(
         message_id,

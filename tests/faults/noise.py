@@ -1,4 +1,4 @@
-"""What is not gRPC at all: connections on which something else comes, or nothing."""
+"""Connections of clients that speak no gRPC, or say nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not gRPC at all on the port, and connections on which nothing comes: fault 37."""
+"""Clients that speak no gRPC, or say nothing: fault 37."""
 
 from __future__ import annotations
 
