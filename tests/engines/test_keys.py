@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from stiqueue.engines.local import recorder
 from stiqueue.engines.local.change import LaneName
+from stiqueue.engines.local.engine import LocalEngine
+from stiqueue.engines.sqlite.damage.salvage import check, salvage
 from stiqueue.engines.sqlite.log import SqliteLog
 from stiqueue.engines.sqlite.schema import SCHEMA_VERSION
 from stiqueue.message import Batch, Outcome, PeekQuery, Receipt, Settlement, State, Subscription
@@ -21,7 +24,7 @@ from stiqueue.rules import key_window
 from stiqueue.rules.lane import Window
 from stiqueue.rules.lease import Lease
 
-from .desk import PATIENCE, ack, bodies, drain, enqueue, opened, take
+from .desk import PATIENCE, ack, as_killed, bodies, drain, enqueue, opened, take
 
 SMALL = Window(20, 1 << 20)
 
@@ -141,16 +144,62 @@ def test_a_look_right_after_a_start_misses_nothing(tmp_path: Path) -> None:
     assert missing == [set()] * 5
 
 
-def test_messages_of_a_key_do_not_share_a_row(tmp_path: Path) -> None:
-    """They leave one at a time: otherwise each ack would write the remaining ones anew."""
+def rows(path: Path) -> list[tuple[int, ...]]:
+    """Return the number of messages in each row of a data file, and how many of them are gone."""
+    gone = "SELECT gone_before - gone_from FROM lane WHERE no = key >> 44 AND gone_from = key & (1 << 44) - 1"
+    copy = as_killed(path, path.with_name("look.db"))
+    with closing(sqlite3.connect(copy)) as file:
+        return file.execute(f"SELECT length(parts) / 8, ifnull(({gone}), 0) FROM message ORDER BY key").fetchall()
+
+
+def take_ids(engine: LocalEngine, *ids: int) -> list[Lease]:
+    """Lease messages by their ids."""
+    consumer = engine.subscribe(Subscription("default", prefetch=len(ids), ids=ids))
+    return consumer.take_waiting() or []
+
+
+@pytest.mark.parametrize("key", ["", "one"])
+@pytest.mark.parametrize("delay", [0.0, 1e-3])
+def test_messages_leave_a_row_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, delay: float
+) -> None:
+    """The rest of the row is not written anew each time, and those that left do not come back after a kill."""
+    monkeypatch.setattr(recorder, "RECORD_SECONDS", 3_600.0)  # an attempt is written with a row of its own
+    path, sent = tmp_path / "queue.db", [b"%d" % number for number in range(5)]
+    with opened(path) as engine:
+        enqueue(engine, *sent, key=key, delay=delay)
+        consumer = engine.subscribe(Subscription("default", prefetch=1))
+        for number, body in enumerate(sent):
+            (lease,) = consumer.take_waiting() or consumer.take_waiting() or ()
+            assert lease.body == body
+            for salvaged in (False, True):
+                killed = as_killed(path, tmp_path / f"{number}{salvaged}.db")
+                assert rows(killed) == [(5, number)]
+                assert check(killed).problems == []
+                if salvaged:
+                    killed = tmp_path / f"{number}.db"
+                    assert salvage(tmp_path / f"{number}True.db", killed).saved == 5 - number
+                with opened(killed) as other:
+                    assert bodies(take(other, 1)) == [body]
+                    (counts,) = other.counts_now(["default"])
+                    assert counts.ready + counts.leased + counts.delayed == 5 - number
+            assert ack(engine, [lease]) == []
+    assert rows(path) == []
+
+
+def test_a_row_is_written_anew_for_another_message_than_its_first(tmp_path: Path) -> None:
     path = tmp_path / "queue.db"
     with opened(path) as engine:
-        enqueue(engine, b"a", b"b", b"c", key="one")
-        enqueue(engine, b"d", b"e", b"f")
-    with closing(sqlite3.connect(path)) as file:
-        assert file.execute("SELECT length(parts) / 8 FROM message ORDER BY 1").fetchall() == [(1,), (1,), (1,), (3,)]
-    with opened(path) as engine:
-        assert bodies(drain(engine)) == [b"a", b"d", b"e", b"f", b"b", b"c"]
+        enqueue(engine, *[b"%d" % number for number in range(9)], key="one")
+        assert ack(engine, take_ids(engine, 1, 2)) == []
+        assert rows(path) == [(9, 2)]
+        assert ack(engine, take_ids(engine, 5)) == []
+        assert rows(path) == [(2, 0), (4, 0)]
+        leases = take_ids(engine, 6)
+        engine.settle_now(Settlement([leases[0].lease_id], Outcome.REQUEUE, 60.0))
+        engine.flush().result(PATIENCE)
+        assert rows(path) == [(2, 0), (1, 0), (3, 0)]
+    assert check(path).problems == []
 
 
 def test_a_key_that_was_given_back_with_a_delay_is_held_up_after_a_restart(tmp_path: Path) -> None:
@@ -229,17 +278,21 @@ def test_of_two_that_come_together_one_is_enqueued(tmp_path: Path) -> None:
         assert len(drain(engine)) == 1
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_file_from_before_there_were_keys_is_taken_over(tmp_path: Path, version: int) -> None:
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_file_of_an_older_version_is_taken_over(tmp_path: Path, version: int) -> None:
     path = tmp_path / "queue.db"
     with opened(path) as engine:
         enqueue(engine, b"1", headers={"a": "b"})
         enqueue(engine, b"2", priority=3)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("DROP INDEX unique_keys")
+        for column in ("gone_from", "gone_before"):
+            db.execute(f"ALTER TABLE lane DROP COLUMN {column}")
+        if version < 3:
+            db.execute("DROP INDEX unique_keys")
         if version < 2:
             db.execute("DROP TABLE setting")
         db.execute(f"PRAGMA user_version = {version}")
+    assert check(path).problems == []
     for life in range(2):
         with opened(path) as engine:
             enqueue(engine, b"new", key="k", unique_key=f"u{life}")

@@ -66,7 +66,7 @@ def test_what_is_synced_is_on_the_disk_on_macos_too(path: Path, sync: bool, leve
 def delete(store: Store, keys: Iterable[int]) -> None:
     """Delete messages."""
     with store.transaction():
-        store.change([list(keys)], {})
+        store.change([list(keys)], {}, {})
 
 
 def everything(store: Store) -> list[Row]:
@@ -173,7 +173,7 @@ def test_update(store: Store) -> None:
     key, other = insert(store, [b"a", b"b"])
     row = altered(store.every(-1, 1)[0], attempt=7, due_ms=9)
     with store.transaction():
-        store.change([], {key: row, other + 1: row._replace(key=other + 1)})
+        store.change([], {key: row, other + 1: row._replace(key=other + 1)}, {})
     assert store.delayed() == [row]
     assert [each.key for each in store.page(1, 0, 10)] == [other]
 
@@ -197,6 +197,8 @@ def test_random_changes_against_a_dictionary(store: Store) -> None:
     chance = random.Random(seed)
     there: dict[int, Row] = {}
     next_id = dict.fromkeys((1, 2), 1)
+    lanes = {no: LaneRow(no, f"q{no}", 0) for no in next_id}
+    went: set[int] = set()
     for _ in range(300):
         with store.transaction():
             lane = chance.choice((1, 2))
@@ -215,7 +217,8 @@ def test_random_changes_against_a_dictionary(store: Store) -> None:
                 key: altered(there[key], attempt=chance.choice((1, 2))) for key in chance.sample(keys, len(keys) // 40)
             }
             mixed = [chance.sample(sorted(gone), len(gone))]
-            store.change(chance.choice((mixed, in_ranges(gone, chance))), new)
+            store.change(chance.choice((mixed, in_ranges(gone, chance))), new, lanes)
+            store.save_lanes(lanes.values())
             there = {key: row for key, row in {**there, **new}.items() if key not in gone}
         for no in (1, 2):
             expected = [there[key] for key in sorted(there) if key >> ID_BITS == no and there[key].due_ms is None]
@@ -225,8 +228,12 @@ def test_random_changes_against_a_dictionary(store: Store) -> None:
                 read += more
             assert read == [row for row in expected if row.id > after]
         assert store.delayed() == [there[key] for key in sorted(there) if there[key].due_ms is not None]
-        totals = {no: messages for no, (messages, _, _) in store.totals().items()}
-        assert totals == Counter(key >> ID_BITS for key in there)
+        assert everything(store) == [there[key] for key in sorted(there)]
+        left = {no: lane.gone_before - lane.gone_from for no, lane in lanes.items()}
+        packed = {no: messages - left[no] for no, (messages, _, _) in store.totals().items()}
+        assert packed == Counter(key >> ID_BITS for key in there)
+        went.update(no for no in lanes if left[no])
+    assert went == {1, 2}, "no pack lost its first messages alone"
     assert all(map(is_right, there.values()))
 
 
@@ -284,11 +291,13 @@ def test_a_row_that_makes_no_sense_is_damage(path: Path, parts: bytes) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("column", ["queue", "priority", "messages", "bytes", "last_id", "seq", "crc"])
+@pytest.mark.parametrize(
+    "column", ["queue", "priority", "messages", "bytes", "last_id", "seq", "crc", "gone_from", "gone_before"]
+)
 def test_a_changed_lane_is_noticed(path: Path, column: str) -> None:
     store = Store(path)
     with store.transaction():
-        store.save_lanes([LaneRow(1, "q", 0, 1, 2, 3, 4)])
+        store.save_lanes([LaneRow(1, "q", 0, 1, 2, 3, 4, 5, 6)])
     assert [lane.queue for lane in store.lanes()] == ["q"]
     store.close()
     with sqlite3.connect(path) as db:
@@ -366,7 +375,7 @@ def test_pages_that_are_neither_in_the_file_nor_in_the_log(path: Path, monkeypat
     assert view.missing_page([]) == pages - 1
     assert view.missing_page([pages - 1]) == pages
     assert view.missing_page([pages, pages - 1]) == 0
-    monkeypatch.setattr("stiqueue.engines.sqlite.tables._LOCK_PAGE", pages - 1)
+    monkeypatch.setattr("stiqueue.engines.sqlite.view._LOCK_PAGE", pages - 1)
     assert view.missing_page([pages]) == 0
     monkeypatch.undo()
     view.close()

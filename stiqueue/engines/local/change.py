@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -36,25 +36,19 @@ class LaneName(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Messages of one lane that were settled, expired or moved."""
+    """Messages of one queue that were settled, expired or moved."""
 
-    lane: LaneName
+    queue: str
     entries: Sequence[Entry]
-    size: int
-    """Bytes of their bodies and headers."""
+    lane: LaneName | None = None
+    """That of all of them, if it is known to be the same."""
+    size: int = 0
+    """Bytes of their bodies and headers, if their lane is known."""
 
     @classmethod
     def of(cls, lane: LaneName, entries: Sequence[Entry]) -> Remove:
         """Remove messages of one lane."""
-        return cls(lane, entries, sum(entry.size for entry in entries))
-
-    @classmethod
-    def each(cls, queue: str, entries: Iterable[Entry]) -> list[Remove]:
-        """Remove messages of any priority and key."""
-        lanes: dict[tuple[int, str], list[Entry]] = {}
-        for entry in entries:
-            lanes.setdefault((entry.properties.priority, entry.properties.key), []).append(entry)
-        return [cls.of(LaneName(queue, *lane), same) for lane, same in lanes.items()]
+        return cls(lane.queue, entries, lane, sum(entry.size for entry in entries))
 
 
 class Update(NamedTuple):

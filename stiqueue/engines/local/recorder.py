@@ -96,7 +96,7 @@ class Recorder:
         """Write which messages expired and which were given back; nobody waits for it."""
         if fallout.expired:
             _forget_due(queue, fallout.expired)
-            self._log.append(Change(removes=Remove.each(queue.name, fallout.expired), lazy=True))
+            self._log.append(Change(removes=[Remove(queue.name, fallout.expired)], lazy=True))
         if fallout.returned:
             wall_ms = self._clock.wall() * 1000
             for entry, due in fallout.returned:
@@ -120,7 +120,7 @@ class Recorder:
             queue.backlog.unheld.free(dead)
             return target, queue
 
-        self._log.append(Change(inserts=inserts, removes=Remove.each(queue.name, dead), then=then))
+        self._log.append(Change(inserts=inserts, removes=[Remove(queue.name, dead)], then=then))
 
 
 def removals(settled: Mapping[Queue, Settled]) -> list[Remove]:
@@ -130,9 +130,10 @@ def removals(settled: Mapping[Queue, Settled]) -> list[Remove]:
         entries = [entry for _, entry, _, _ in done.leases]
         _forget_due(queue, entries)
         if len(queue.backlog.ready.lanes) == 1 and not done.keyed:  # the usual case: no look at each of a thousand
-            removes.append(Remove(LaneName(queue.name, next(iter(queue.backlog.ready.lanes))), entries, done.size))
+            lane = LaneName(queue.name, next(iter(queue.backlog.ready.lanes)))
+            removes.append(Remove(queue.name, entries, lane, done.size))
         else:
-            removes += Remove.each(queue.name, entries)
+            removes.append(Remove(queue.name, entries))
     return removes
 
 

@@ -83,7 +83,7 @@ def _parts(change: Change) -> Iterator[Change]:
     """Divide a change without new messages; its last part has the callbacks."""
     if not change.inserts:
         removes = [
-            Change(removes=[Remove.of(remove.lane, remove.entries[start : start + PART_ROWS])])
+            Change(removes=[Remove(remove.queue, remove.entries[start : start + PART_ROWS])])
             for remove in change.removes
             for start in range(0, len(remove.entries), PART_ROWS)
         ]

@@ -52,11 +52,9 @@ class Pack(NamedTuple):
         return list(map(tuple.__new__, repeat(Row), columns))
 
 
-def pack(first_key: int, bodies: Sequence[bytes], common: Common, alone: bool = False) -> list[Pack]:
-    """Pack new messages with consecutive keys, each `alone` if they will be removed one at a time."""
-    return _packed(
-        first_key, bodies, row_crcs(shared_crc(*common), first_key, bodies), common, 0 if alone else PACK_BYTES
-    )
+def pack(first_key: int, bodies: Sequence[bytes], common: Common) -> list[Pack]:
+    """Pack new messages with consecutive keys."""
+    return _packed(first_key, bodies, row_crcs(shared_crc(*common), first_key, bodies), common)
 
 
 def repack(rows: Iterable[Row]) -> list[Pack]:
@@ -68,10 +66,8 @@ def repack(rows: Iterable[Row]) -> list[Pack]:
     return packs
 
 
-def _packed(
-    first_key: int, bodies: Sequence[bytes], crcs: Sequence[int], common: Common, most_bytes: int = PACK_BYTES
-) -> list[Pack]:
-    room = most_bytes - len(common.headers or "")
+def _packed(first_key: int, bodies: Sequence[bytes], crcs: Sequence[int], common: Common) -> list[Pack]:
+    room = PACK_BYTES - len(common.headers or "")
     lengths = list(map(len, bodies))
     ends = list(accumulate(map(PART_BYTES.__add__, lengths)))
     packs: list[Pack] = []

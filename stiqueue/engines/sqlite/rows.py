@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stiqueue.engines.local.change import LaneName
 from stiqueue.message import NO_HEADERS
@@ -24,6 +24,8 @@ FLOOR_LANE = 0
 """The number of a lane without messages. Its `last_id` is at least that of every deleted lane."""
 KEY_MARK = "/"
 """What is between queue and key in the name of a lane; no name of a queue has it."""
+LANE_COLUMNS = 8
+"""The columns of a lane up to its checksum; the others came later, at the end of the table."""
 _UNIQUE = ""
 """The name under which headers keep a unique key; no header has an empty name."""
 UNIQUE_START = '{"":'
@@ -71,10 +73,51 @@ class LaneRow:
     bytes: int = 0
     last_id: int = 0
     seq: int = 0
+    # Messages leave one by one far more cheaply if the rest of their pack is not written anew each time. So the first
+    # messages of one pack may be gone although they are in the file:
+    gone_from: int = 0
+    """The id of the first message of that pack."""
+    gone_before: int = 0
+    """The id of the first message that is left of it; 0: there is no such pack."""
+    pack_end: int = 0
+    """One above the id of its last message; 0: not known, for the file does not tell it."""
+
+    @classmethod
+    def of(cls, columns: Sequence[Any]) -> LaneRow | None:
+        """Return the lane of a row of the table; None if its checksum is wrong."""
+        *counters, crc = columns[:LANE_COLUMNS]
+        lane = cls(*counters, *columns[LANE_COLUMNS:])  # a row from before version 4 has no others
+        return lane if lane.crc() == crc else None
 
     def copy(self) -> LaneRow:
         """Return a copy; `dataclasses.replace` takes five times as long."""
-        return LaneRow(self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq)
+        counters = self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq
+        return LaneRow(*counters, self.gone_from, self.gone_before, self.pack_end)
+
+    def columns(self) -> tuple[int | str, ...]:
+        """Return the row of the table."""
+        counters = self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq
+        return *counters, self.crc(), self.gone_from, self.gone_before
+
+    def left_of(self, pack: range) -> range:
+        """Return the keys of those messages of a pack that are not gone; `pack` are the keys of all."""
+        is_whole = not self.gone_before or pack.start & MAX_ID != self.gone_from
+        return pack if is_whole else pack[self.gone_before - self.gone_from :]
+
+    def begin(self, pack: range, left: range) -> bool:
+        """Count the messages of a pack before those `left` as gone, unless others of another pack are; return whether.
+
+        Both are ranges of keys.
+        """
+        start = pack.start & MAX_ID
+        if self.gone_before and self.gone_from != start:
+            return False
+        self.gone_from, self.gone_before, self.pack_end = start, left.start & MAX_ID, start + len(pack)
+        return True
+
+    def forget_gone(self) -> None:
+        """Note that no messages are in the file that are gone."""
+        self.gone_from = self.gone_before = self.pack_end = 0
 
     @property
     def name(self) -> LaneName:
@@ -89,6 +132,8 @@ class LaneRow:
 
     def crc(self) -> int:
         text = f"{self.no}/{self.place}/{self.priority}/{self.messages}/{self.bytes}/{self.last_id}/{self.seq}"
+        if self.gone_before:  # else the same as before version 4
+            text = f"{text}/{self.gone_from}/{self.gone_before}"
         return zlib.crc32(text.encode())
 
 

@@ -13,8 +13,9 @@ from stiqueue.errors import StoreDamaged, StoreError
 
 APPLICATION_ID = 0x53746951
 """What marks the file as ours ("StiQ"), in SQLite's application id."""
-SCHEMA_VERSION = 3
-"""Since 2, a file has settings of queues. Since 3, lanes may have a key, and messages a unique key, with an index."""
+SCHEMA_VERSION = 4
+"""Since 2, a file has settings of queues. Since 3, lanes may have a key, and messages a unique key, with an index.
+Since 4, the first messages of a pack may be gone."""
 OLDEST_SCHEMA_VERSION = 1
 """A file of this version is brought to the newest when a server opens it."""
 PAGE_SIZE = 4096
@@ -33,6 +34,8 @@ CREATE TABLE setting (
 UNIQUE_KEYS = f"headers BETWEEN '{UNIQUE_START}' AND '{UNIQUE_START}~'"
 """Holds for messages with a unique key."""
 UNIQUE_INDEX = f"CREATE INDEX unique_keys ON message (expires_ms, headers) WHERE {UNIQUE_KEYS}"
+GONE_FROM = "gone_from INTEGER NOT NULL DEFAULT 0"
+GONE_BEFORE = "gone_before INTEGER NOT NULL DEFAULT 0"
 
 SCHEMA = f"""
 CREATE TABLE lane (
@@ -44,6 +47,8 @@ CREATE TABLE lane (
     last_id INTEGER NOT NULL,   -- the highest id ever given in this lane
     seq INTEGER NOT NULL,       -- the last transaction that changed this row
     crc INTEGER NOT NULL,
+    {GONE_FROM},  -- the first id of a pack whose first messages are gone
+    {GONE_BEFORE},  -- the first id of it that is left; 0: there is no such pack
     UNIQUE (queue, priority)
 );
 CREATE TABLE message (         -- consecutive messages that have much in common, up to a page of them
@@ -74,7 +79,7 @@ TABLES = 5
 """With the indexes, of the oldest version."""
 
 _MAGIC = b"SQLite format 3\0"
-_ROOT_PAGES = {1: 7, 2: 8, 3: 9}
+_ROOT_PAGES = {1: 7, 2: 8, 3: 9, 4: 9}
 """The number of the last page with the root of a table or an index, by schema version."""
 _VERSION = struct.Struct(">3I")
 """Schema version, incremental vacuum, application id."""

@@ -12,13 +12,14 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby, repeat
+from itertools import chain
 from pathlib import Path
 
 from stiqueue.engines.sqlite.claim import sync_directory
+from stiqueue.engines.sqlite.keys import MOST_KEYS, marks, parts, runs
 from stiqueue.engines.sqlite.packs import ONE_STEP, PART_BYTES, SIZES, Pack, lists_of, repack, split
-from stiqueue.engines.sqlite.rows import LaneRow, RequestRow, Row, SettingRow
-from stiqueue.engines.sqlite.schema import SCHEMA_VERSION, SETTING_TABLE, UNIQUE_INDEX
+from stiqueue.engines.sqlite.rows import ID_BITS, LaneRow, RequestRow, Row, SettingRow
+from stiqueue.engines.sqlite.schema import GONE_BEFORE, GONE_FROM, SCHEMA_VERSION, SETTING_TABLE, UNIQUE_INDEX
 from stiqueue.engines.sqlite.tables import Tables
 from stiqueue.errors import StoreDamaged
 from stiqueue.rules.recent import REMEMBERED_SECONDS
@@ -26,13 +27,12 @@ from stiqueue.rules.recent import REMEMBERED_SECONDS
 LOG_BYTES = 16 << 20
 """The size to which the write-ahead log is cut after a large transaction."""
 
-_MOST = 1_024
-"""The most rows or keys in one statement."""
 _END = 1 << 62
 _MANY = 100
 """The number of consecutive messages from which they are deleted as a range, without a look at each."""
 _DELETE_ALONE = f"DELETE FROM message WHERE key = ? AND length(parts) = {PART_BYTES}"
-_UPDATE_LANE = "UPDATE lane SET messages = ?, bytes = ?, last_id = ?, seq = ?, crc = ? WHERE no = ?"
+_COUNTERS = ("messages", "bytes", "last_id", "seq", "crc", "gone_from", "gone_before")
+_UPDATE_LANE = f"UPDATE lane SET {', '.join(f'{name} = ?' for name in _COUNTERS)} WHERE no = ?"
 
 
 class Store(Tables):
@@ -69,13 +69,17 @@ class Store(Tables):
 
     def _upgrade(self) -> None:
         """Bring a file of an older version to the newest, or leave it as it is."""
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        version = self._version
         if version < SCHEMA_VERSION:
             with self.transaction():
                 if version < 2:
                     self._db.execute(SETTING_TABLE)
-                self._db.execute(UNIQUE_INDEX)
+                if version < 3:
+                    self._db.execute(UNIQUE_INDEX)
+                for column in (GONE_FROM, GONE_BEFORE):
+                    self._db.execute(f"ALTER TABLE lane ADD COLUMN {column}")
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._version = SCHEMA_VERSION
 
     @property
     def connection(self) -> object:
@@ -121,8 +125,15 @@ class Store(Tables):
         packs = [pack for row in rows for pack in repack([row])]
         self._in_one("INSERT OR IGNORE INTO message VALUES ", "(?,?,?,?,?,?,?,?)", "", packs)
 
-    def change(self, removed: Sequence[Sequence[int]], updated: Mapping[int, Row]) -> int:
+    def change(self, removed: Sequence[Sequence[int]], updated: Mapping[int, Row], lanes: Mapping[int, LaneRow]) -> int:
         """Delete messages by their keys, and rewrite others, if they still exist.
+
+        Args:
+            removed: keys of messages to delete.
+            updated: the new rows of others, by their keys.
+            lanes: by number, those of messages to delete, and of other messages that may be in a pack that is not
+                whole. The caller saves them: they learn of a pack whose first messages are gone, instead of writing
+                the rest anew.
 
         Returns:
             The number of places in the file that changed.
@@ -142,7 +153,7 @@ class Store(Tables):
             else:
                 others.update(keys)
         gone: set[int] = set()
-        for run in chain(long, _runs(sorted(others))):
+        for run in chain(long, runs(sorted(others))):
             if len(run) >= _MANY:
                 count, rest = self._delete_inside(run)
                 places += 1
@@ -153,19 +164,27 @@ class Store(Tables):
         whole: list[int] = []
         partly: list[int] = []
         for key, count in self._covering(sorted(gone | updated.keys())):
-            inside = range(key, key + count)
-            going = len(gone.intersection(inside))
+            lane, inside = lanes.get(key >> ID_BITS), range(key, key + count)
+            left = inside if lane is None else lane.left_of(inside)
+            going = len(gone.intersection(left))
             found += going
-            if going and going == count:
+            if going == len(left):
                 whole.append(key)
-            elif going or not updated.keys().isdisjoint(inside):
+            elif not updated.keys().isdisjoint(left):
                 partly.append(key)
+            elif not going or (lane and gone.issuperset(left[:going]) and lane.begin(inside, left[going:])):
+                continue
+            else:
+                partly.append(key)
+            if lane and len(left) < count:
+                gone.update(inside[: -len(left)])
+                lane.forget_gone()
         if found != (asked := sum(map(len, removed))):
             raise StoreDamaged(f"{self.path}: {asked - found} of {asked} messages to remove are missing")
         with self._reporting():
             rows = [row for pack in self._packs_at(partly) for row in pack.rows() if row.key not in gone]
-        for part in _parts([*whole, *partly]):
-            self._db.execute(f"DELETE FROM message WHERE key IN ({_marks(part)})", part)
+        for part in parts([*whole, *partly]):
+            self._db.execute(f"DELETE FROM message WHERE key IN ({marks(part)})", part)
         self.insert(repack(updated.get(row.key, row) for row in rows))
         return places + len(whole) + len(partly)
 
@@ -184,7 +203,7 @@ class Store(Tables):
         """Return the first key and the number of messages of each pack that contains one of `keys`."""
         before = "(SELECT max(key) FROM message WHERE key <= column1)"
         last = -1
-        for part in _parts(keys):
+        for part in parts(keys):
             given = ",".join(["(?)"] * len(part))
             found = self._db.execute(SIZES.format(f"key IN (SELECT {before} FROM (VALUES {given}))"), (*part, -1))
             starts, counts, _ = lists_of(found.fetchone())
@@ -195,21 +214,21 @@ class Store(Tables):
 
     def _packs_at(self, keys: Sequence[int]) -> Iterator[Pack]:
         """Return the packs whose first key is one of `keys`."""
-        for part in _parts(keys):
-            where = f"key IN ({_marks(part)})"
+        for part in parts(keys):
+            where = f"key IN ({marks(part)})"
             yield from split(self._db.execute(ONE_STEP.format(where), (*part, -1)).fetchone())
 
     def save_lanes(self, lanes: Collection[LaneRow]) -> None:
         """Write the counters of old and new lanes."""
         if len(lanes) == 1:
-            (x,) = lanes
-            if self._db.execute(_UPDATE_LANE, (x.messages, x.bytes, x.last_id, x.seq, x.crc(), x.no)).rowcount:
+            (lane,) = lanes
+            no, _, _, *counters = lane.columns()
+            if self._db.execute(_UPDATE_LANE, (*counters, no)).rowcount:
                 return
-        rows = [(x.no, x.place, x.priority, x.messages, x.bytes, x.last_id, x.seq, x.crc()) for x in lanes]
         # Not INSERT OR REPLACE, which would write the index anew as well.
-        names = ("messages", "bytes", "last_id", "seq", "crc")
-        update = f" ON CONFLICT (no) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in names)}"
-        self._in_one("INSERT INTO lane VALUES ", "(?,?,?,?,?,?,?,?)", update, rows)
+        update = f" ON CONFLICT (no) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COUNTERS)}"
+        rows = [lane.columns() for lane in lanes]
+        self._in_one("INSERT INTO lane VALUES ", "(?,?,?,?,?,?,?,?,?,?)", update, rows)
 
     def delete_lanes(self, numbers: Iterable[int]) -> None:
         """Delete lanes, which have no messages."""
@@ -250,7 +269,7 @@ class Store(Tables):
         """
         done, left = 0, len(rows)
         while left:
-            width = min(_MOST, 1 << left.bit_length() - 1)
+            width = min(MOST_KEYS, 1 << left.bit_length() - 1)
             part = rows[done : done + width] if left > 1 or done else rows
             statement = head + ",".join([each] * width) + tail
             self._db.execute(statement, part[0] if width == 1 else list(chain.from_iterable(part)))
@@ -270,21 +289,3 @@ class Store(Tables):
         """Return up to `pages` unused pages to the disk."""
         # executescript, because execute stops after the first page.
         self._db.executescript(f"PRAGMA incremental_vacuum({pages})")
-
-
-def _runs(keys: Sequence[int]) -> Iterator[range]:
-    """Return the runs of consecutive numbers in `keys`, which are sorted."""
-    for _, numbered in groupby(enumerate(keys), lambda each: each[1] - each[0]):
-        same = [key for _, key in numbered]
-        yield range(same[0], same[-1] + 1)
-
-
-def _parts(keys: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Return lists of at most _MOST keys, padded with the last one, so that SQLite prepares few statements."""
-    for start in range(0, len(keys), _MOST):
-        part = keys[start : start + _MOST]
-        yield [*part, *repeat(part[-1], (1 << (len(part) - 1).bit_length()) - len(part))]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import ge, itemgetter
 from pathlib import Path
 from urllib.parse import quote
@@ -30,7 +30,7 @@ from stiqueue.engines.sqlite.rows import (
     read_headers,
     read_unique_key,
 )
-from stiqueue.engines.sqlite.schema import PAGE_SIZE, TABLES, UNIQUE_KEYS
+from stiqueue.engines.sqlite.schema import TABLES, UNIQUE_KEYS
 from stiqueue.errors import StoreDamaged, StoreError
 from stiqueue.limits import headers_size
 
@@ -41,8 +41,6 @@ NO_MESSAGE = "none"
 _MANY = 1_000
 _MOST_PACKS = 64
 """The most packs for one read: enough for a thousand small messages that came together."""
-_LOCK_PAGE = (1 << 30) // PAGE_SIZE + 1
-"""The page with SQLite's locks, at 1 GiB, which is never written."""
 _MACHINE = ("locked", "unable to open", "I/O", "full", "readonly", "protocol", "denied")
 """Words in SQLite's errors that are about the machine, not about the contents."""
 _GARBAGE = (ValueError, TypeError, OverflowError, AssertionError, struct.error)
@@ -72,6 +70,7 @@ class Tables:
             try:
                 for pragma in pragmas:
                     self._db.execute(f"PRAGMA {pragma}")
+                (self._version,) = self._db.execute("PRAGMA user_version").fetchone()
                 tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
                 if tables < TABLES:
                     raise StoreDamaged(f"{path}: has lost its tables")
@@ -99,11 +98,11 @@ class Tables:
         """Return all lanes, checked."""
         with self._reporting():
             rows = self._db.execute("SELECT * FROM lane ORDER BY no").fetchall()
-            lanes = [LaneRow(*row[:-1]) for row in rows]
-        for lane, row in zip(lanes, rows, strict=True):
-            if lane.crc() != row[-1]:
-                raise StoreDamaged(f"{self.path}: the counters of lane {lane.no} are damaged")
-        return lanes
+            lanes = [(row[0], LaneRow.of(row)) for row in rows]
+        for no, lane in lanes:
+            if lane is None:
+                raise StoreDamaged(f"{self.path}: the counters of lane {no} are damaged")
+        return [lane for _, lane in lanes if lane is not None]
 
     def requests(self) -> list[RequestRow]:
         """Return the remembered requests, checked."""
@@ -117,7 +116,7 @@ class Tables:
     def settings(self) -> list[SettingRow]:
         """Return the settings of queues and patterns, checked."""
         with self._reporting():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] < 2:  # which had none, and is only looked at
+            if self._version < 2:  # which had none, and is only looked at
                 return []
             rows = self._db.execute("SELECT * FROM setting ORDER BY no").fetchall()
             settings = [SettingRow(*row[1:-1]) for row in rows]
@@ -164,7 +163,10 @@ class Tables:
                 if not more:
                     break
                 read += more
-            if {row.key for row in read}.issuperset(part) and all(row.due_ms is not None for row in read):
+            left = self._left(part)
+            if {row.key for row in read}.issuperset(left.get(key, key) for key in part) and all(
+                row.due_ms is not None for row in read
+            ):
                 rows += read
                 continue
             raise StoreDamaged(f"{self.path}: a delayed message is missing", last_good=self.name(part[0] - 1))
@@ -224,7 +226,8 @@ class Tables:
                 messages += count
                 few += 1
             packs = split(self._db.execute(ONE_STEP.format(condition), (after + 1, few)).fetchone()) if few else []
-            parts = [pack.rows()[max(0, after + 1 - pack.key) :] for pack in packs]
+            left = self._left([pack.key for pack in packs])
+            parts = [pack.rows()[max(0, max(after + 1, left.get(pack.key, 0)) - pack.key) :] for pack in packs]
         rows: list[Row] = []
         for part in parts:
             asked = part[: None if limit is None else limit - len(rows)]
@@ -236,6 +239,17 @@ class Tables:
             raise StoreDamaged(f"{self.path}: messages are out of order")
         return rows
 
+    def _left(self, keys: Sequence[int]) -> dict[int, int]:
+        """Return the first key that is left of each pack whose first messages are gone, by the key of the pack.
+
+        `keys` are those of packs, in order; the answer may have other packs of their lanes.
+        """
+        if not keys or self._version < 4:
+            return {}
+        select = "SELECT no, gone_from, gone_before FROM lane WHERE gone_before AND no BETWEEN ? AND ?"
+        found = self._db.execute(select, (keys[0] >> ID_BITS, keys[-1] >> ID_BITS))
+        return {no << ID_BITS | start: no << ID_BITS | stop for no, start, stop in found.fetchall()}
+
     def name(self, key: int) -> str:
         """Describe the message with a key by its id and its queue."""
         if key < 0 or not key & MAX_ID:
@@ -246,30 +260,8 @@ class Tables:
                 return f"{key & MAX_ID} of {found[0].partition(KEY_MARK)[0]}"
         return str(key & MAX_ID)
 
-    def last_given(self) -> str:
-        """Describe the last id that the last transaction knows, with its queue."""
-        lane = max(self.lanes(), key=lambda lane: (bool(lane.queue), lane.seq), default=None)
-        return f"{lane.last_id} of {lane.queue}" if lane and lane.queue and lane.last_id else NO_MESSAGE
-
-    def last_in_order(self) -> str:
-        """Describe the last message before the first unreadable one."""
-        key = -1
-        try:
-            while rows := self.every(key, _MANY):
-                key = rows[-1].key
-        except StoreDamaged as error:
-            return error.last_good
-        return self.name(key)
-
-    def missing_page(self, log: Collection[int]) -> int:
-        """Return the first page that is neither in the file nor in `log`; 0: none is missing."""
-        with self._reporting():
-            pages = int(self._db.execute("PRAGMA page_count").fetchone()[0])
-        there = os.path.getsize(self.path) // PAGE_SIZE
-        return next((page for page in range(there + 1, pages + 1) if page not in log and page != _LOCK_PAGE), 0)
-
     def totals(self) -> dict[int, tuple[int, int, int]]:
-        """Return for each lane the number of its messages, their bytes, and the highest id."""
+        """Return for each lane the number of its messages, their bytes, and the highest id, if all packs are whole."""
         totals: dict[int, tuple[int, int, int]] = {}
         lane, count = f"key >> {ID_BITS}", f"length(parts) / {PART_BYTES}"
         select = f"SELECT {lane}, sum({count}), sum(length(bodies)), max(key + {count} - 1) FROM message GROUP BY 1"
@@ -281,19 +273,3 @@ class Tables:
             messages, size, last_id = totals[no]
             totals[no] = messages, size + number * headers_size(read_headers(headers)), last_id
         return totals
-
-    def integrity(self) -> None:
-        """Check the structure of the whole file with SQLite's integrity check.
-
-        Raises:
-            StoreDamaged: with the first finding.
-        """
-        with self._reporting():
-            answer = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if answer != "ok":
-            raise StoreDamaged(f"{self.path}: {one_line(answer)}")
-
-
-def one_line(text: str) -> str:
-    """Return a report of SQLite in one line."""
-    return " ".join(text.replace("*** in database main ***", "").split())

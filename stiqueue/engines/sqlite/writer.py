@@ -34,6 +34,8 @@ BODY_BYTES = 3_500
 """The least bytes of bodies in a full page."""
 FORGET_SECONDS = 1.0
 """How often old request ids are looked for while others are written."""
+PAGE_LANES = 30
+"""The number of lanes whose counters share a page, about."""
 PAGES_ALWAYS = 4
 """Pages that every transaction changes: counters, the last pages of the tables, at times an index."""
 MOST_EMPTY_LANES = 2_000
@@ -100,11 +102,17 @@ class Writer:
                 packs += self._packed(insert, lanes)
                 size += insert.size
             for remove in change.removes:
-                removed.append(self._removed(remove, lanes))
-                # Deleting a large body writes only its first page; the others join the list of unused pages.
-                size += min(remove.size, len(remove.entries) * BODY_BYTES)
+                keys: Sequence[int]
+                if remove.lane is None:
+                    keys, going = self._removed_each(remove, lanes)
+                else:
+                    keys, going = self._removed(self._lane(remove.lane, lanes), remove), remove.size
+                if keys:
+                    removed.append(keys)
+                    # Deleting a large body writes only its first page; the others join the list of unused pages.
+                    size += min(going, len(keys) * BODY_BYTES)
             for update in change.updates:
-                row = self._row(update)
+                row = self._row(update, lanes)
                 rows[row.key] = row
             if change.request:
                 requests.append(RequestRow(*change.request, now_ms))
@@ -113,7 +121,7 @@ class Writer:
         store = self._store
         if packs:
             store.insert(packs)
-        places = store.change(removed, rows) if removed or rows else 0
+        places = store.change(removed, rows, {x.no: x for x in lanes.values()}) if removed or rows else 0
         if lanes:
             for lane in lanes.values():
                 lane.seq = self.seq + 1
@@ -123,7 +131,8 @@ class Writer:
             store.remember(requests, self._oldest_ms() if self._is_time_to_forget() else None)
         if settings:
             store.save_settings(settings)
-        return size // BODY_BYTES + 2 * places + len(requests) // 20 + PAGES_ALWAYS
+        counters = min(len(lanes), len(self.lanes) // PAGE_LANES)
+        return size // BODY_BYTES + 2 * places + counters + len(requests) // 20 + PAGES_ALWAYS
 
     def _is_time_to_forget(self) -> bool:
         now = self._clock.monotonic()
@@ -143,18 +152,43 @@ class Writer:
         lane.last_id = max(lane.last_id, run.last_id)
         headers = write_headers(properties.headers, properties.unique_key)
         common = Common(properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers)
-        # Those of a key are delivered one at a time, and each ack would write the rest of the pack anew.
-        return pack(lane.no << ID_BITS | run.first_id, run.bodies, common, alone=bool(properties.key))
+        return pack(lane.no << ID_BITS | run.first_id, run.bodies, common)
 
-    def _removed(self, remove: Remove, lanes: dict[LaneName, LaneRow]) -> Sequence[int]:
-        """Subtract messages from the counters of their lane; return their keys."""
-        lane = self._lane(remove.lane, lanes)
+    def _removed(self, lane: LaneRow, remove: Remove) -> Sequence[int]:
+        """Subtract messages from the counters of their lane; return the keys of those whose packs must change."""
         lane.messages -= len(remove.entries)
         lane.bytes -= remove.size
+        ids = [message_id for message_id, _, _, _ in remove.entries]
+        run = range(ids[0], ids[-1] + 1)
         base = lane.no << ID_BITS
-        keys = [base | message_id for message_id, _, _, _ in remove.entries]
-        run = range(keys[0], keys[-1] + 1)
-        return run if len(run) == len(keys) and keys == list(run) else keys  # usually a run
+        if len(run) != len(ids) or ids != list(run):
+            return [base | message_id for message_id in ids]
+        if run.start == lane.gone_before and run.stop < lane.pack_end:
+            lane.gone_before = run.stop
+            return ()
+        return range(base | run.start, base | run.stop)  # usually a run
+
+    def _removed_each(self, remove: Remove, lanes: dict[LaneName, LaneRow]) -> tuple[list[int], int]:
+        """Subtract messages from the counters of their lanes.
+
+        Returns:
+            The keys of those whose packs must change, and their bytes.
+        """
+        keys: list[int] = []
+        queue, going = remove.queue, 0
+        for message_id, body, _, properties in remove.entries:
+            name = LaneName(queue, properties.priority, properties.key)
+            lane = lanes.get(name) or self._lane(name, lanes)
+            lane.messages -= 1
+            size = len(body) + properties.headers_bytes
+            lane.bytes -= size
+            # Those of a key leave one by one.
+            if message_id == lane.gone_before and message_id + 1 < lane.pack_end:
+                lane.gone_before += 1
+            else:
+                keys.append(lane.no << ID_BITS | message_id)
+                going += size
+        return keys, going
 
     def _lane(self, name: LaneName, lanes: dict[LaneName, LaneRow]) -> LaneRow:
         """Return the new counters of a lane, adding it to `lanes`."""
@@ -199,10 +233,15 @@ class Writer:
         for name in names:
             del self.lanes[name], self._empty[name]
 
-    def _row(self, update: Update) -> Row:
+    def _row(self, update: Update, lanes: dict[LaneName, LaneRow]) -> Row:
+        """Return the new row of a message; add its lane to `lanes` if its pack may not be whole."""
         queue, entry, due_ms, expires_ms = update
         properties = entry.properties
-        key = self.lanes[LaneName(queue, properties.priority, properties.key)].no << ID_BITS | entry.id
+        name = LaneName(queue, properties.priority, properties.key)
+        lane = self.lanes[name]
+        if lane.gone_before:
+            self._lane(name, lanes)
+        key = lane.no << ID_BITS | entry.id
         time_ms, headers = properties.enqueue_time_ms, write_headers(properties.headers, properties.unique_key)
         crc = row_crc(shared_crc(time_ms, entry.attempt, due_ms, expires_ms, headers), key, entry.body)
         return Row(key, time_ms, entry.attempt, due_ms, expires_ms, headers, crc, entry.body)

@@ -20,8 +20,8 @@ from stiqueue.engines.sqlite.damage.loss import Loss
 from stiqueue.engines.sqlite.damage.remains import Remains
 from stiqueue.engines.sqlite.rows import ID_BITS
 from stiqueue.engines.sqlite.schema import check_first_page
-from stiqueue.engines.sqlite.tables import NO_MESSAGE, one_line
-from stiqueue.engines.sqlite.view import View
+from stiqueue.engines.sqlite.tables import NO_MESSAGE
+from stiqueue.engines.sqlite.view import View, one_line
 from stiqueue.errors import StoreDamaged, StoreError
 
 WHOLE_CHECK_BYTES = 64 << 20

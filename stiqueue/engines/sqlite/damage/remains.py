@@ -19,6 +19,7 @@ from stiqueue.engines.sqlite.packs import Pack
 from stiqueue.engines.sqlite.rows import (
     ID_BITS,
     KEY_MARK,
+    LANE_COLUMNS,
     MAX_ID,
     LaneRow,
     RequestRow,
@@ -65,14 +66,17 @@ class Remains:
             self.is_ours = b"CREATE TABLE lane (" in pages.page(1)
             counted: dict[int, int] = {}
             damaged: set[int] = set()
-            for number, record in pages.records():
-                unreadable = self.unreadable
-                rows = self._understand(record)
-                if self.unreadable > unreadable:
-                    damaged.add(number)
-                for row in rows:
-                    counted[row.key >> ID_BITS] = counted.get(row.key >> ID_BITS, 0) + 1
-                yield from rows
+            for each in (False, True):  # the counters first, which tell the messages that are gone
+                for number, record in pages.records():
+                    if _is_pack(record) is not each:
+                        continue
+                    unreadable = self.unreadable
+                    rows = self._understand(record)
+                    if self.unreadable > unreadable:
+                        damaged.add(number)
+                    for row in rows:
+                        counted[row.key >> ID_BITS] = counted.get(row.key >> ID_BITS, 0) + 1
+                    yield from rows
             # Only for lanes that miss messages, because some of these rows were acked since.
             for record in pages.older():
                 for row in self._understand(record):
@@ -82,7 +86,7 @@ class Remains:
                 return
             for key, columns in pages.carved(damaged | pages.incomplete):
                 for row in _messages(key, columns):
-                    if is_right(row) and self._is_missing(row.key >> ID_BITS, counted):
+                    if is_right(row) and self._is_missing(row.key >> ID_BITS, counted) and not self._is_gone(row):
                         yield row
 
     def loss(self, saved: Mapping[int, int], mark: int) -> Loss:
@@ -113,6 +117,10 @@ class Remains:
     def _is_missing(self, no: int, counted: Mapping[int, int]) -> bool:
         return no not in self.lanes or counted.get(no, 0) < self.lanes[no].messages
 
+    def _is_gone(self, row: Row) -> bool:
+        lane = self.lanes.get(row.key >> ID_BITS)
+        return lane is not None and lane.gone_from <= row.id < lane.gone_before
+
     def _understand(self, record: Record | None) -> list[Row]:
         """Return the valid messages of a record; collect counters, requests and names from other records."""
         if record is None:
@@ -123,10 +131,11 @@ class Remains:
             if key is None:
                 self._learn(columns)
             elif rows := _messages(key, columns):
-                right = [row for row in rows if is_right(row)]
-                self.unreadable += len(rows) - len(right)
+                left = [row for row in rows if not self._is_gone(row)]
+                right = [row for row in left if is_right(row)]
+                self.unreadable += len(left) - len(right)
                 return right
-            elif len(columns) == len(Pack._fields):  # a lane's counters have the same number of columns
+            elif len(columns) >= LANE_COLUMNS:  # so many has a pack, too
                 self._learn_lane(key, columns)
             elif len(columns) == len(SettingRow._fields) + 2:
                 self._learn_settings(columns)
@@ -137,8 +146,8 @@ class Remains:
         return []
 
     def _learn_lane(self, key: int, columns: list[Value]) -> None:
-        lane = LaneRow(key, *columns[1:-1])  # type: ignore[arg-type]  # the checksum decides
-        if lane.crc() != columns[-1]:
+        lane = LaneRow.of([key, *columns[1:]])
+        if lane is None:
             raise ValueError("neither a message nor the counters of a lane")
         if key not in self.lanes or self.lanes[key].seq < lane.seq:
             self.lanes[key] = lane
@@ -168,9 +177,18 @@ class Remains:
                     self._names[no] = queue, priority
 
 
+def _is_pack(record: Record | None) -> bool:
+    """Whether a record may be a pack of messages."""
+    return record is not None and record[0] is not None and _has_bodies(record[1])
+
+
+def _has_bodies(columns: list[Value]) -> bool:
+    return len(columns) == len(Pack._fields) and all(isinstance(each, bytes) for each in columns[-2:])
+
+
 def _messages(key: int | None, columns: list[Value]) -> list[Row]:
     """Return the messages of a row, unchecked; [] if it is another kind of row."""
-    if key is None or len(columns) != len(Pack._fields) or not all(isinstance(each, bytes) for each in columns[-2:]):
+    if key is None or not _has_bodies(columns):
         return []
     with contextlib.suppress(*_GARBAGE):
         rows = Pack(key, *columns[1:]).rows()  # type: ignore[arg-type]
