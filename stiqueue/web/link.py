@@ -55,7 +55,7 @@ class Looked:
 
     messages: list[pb.PeekedMessage]
     is_cut: bool
-    """Whether it ended because the messages were too large: there may be more than were asked for."""
+    """Whether it ended because the messages were too large: it left out some of those that were asked for."""
 
 
 class Link:
@@ -86,11 +86,11 @@ class Link:
         found = Looked([], False)
         size = 0
         async for message in self.peek_all(queue, state, after, limit):
-            found.messages.append(message)
-            size += len(message.message.body)
             if size > PEEK_BYTES:
-                found.is_cut = len(found.messages) < limit
+                found.is_cut = True
                 break
+            found.messages.append(message)
+            size += message.ByteSize()
         return found
 
     async def peek_all(self, queue: str, state: int, after: Spot, limit: int) -> AsyncIterator[pb.PeekedMessage]:

@@ -5,7 +5,8 @@ W ids has at most W messages. To go back, a window below the page is widened unt
 
 Ready messages are delivered priority by priority, so each priority is a lane of its own. Leased messages come in the
 order of ids, as one lane. Delayed messages come in the order in which they become ready, so ids are no way through
-them: `SCANNED` of them are read at once, and paged here. So is a queue of a few messages, which takes one question.
+them: `SCANNED` of them are read at once, and paged here. So is a queue of a few messages, which takes one question,
+unless they are too large for one.
 """
 
 from __future__ import annotations
@@ -58,16 +59,16 @@ class Pager:
 
     async def start(self) -> Page:
         """Return the first page."""
-        if self._is_read_at_once:
-            return await self._part(None, True)
+        if (page := await self._at_once(None, True)) is not None:
+            return page
         if self._newest_first:
             return await self._newest(None)
         return Page(*await self._above(Spot(0, None)))
 
     async def after(self, spot: Spot) -> Page:
         """Return the page that follows the message at `spot` in the order shown."""
-        if self._is_read_at_once:
-            return await self._part(spot.id, True)
+        if (page := await self._at_once(spot.id, True)) is not None:
+            return page
         if self._newest_first:
             return await self._newest(spot.id)
         found, more = await self._above(self._in_lane(spot))
@@ -75,8 +76,8 @@ class Pager:
 
     async def before(self, spot: Spot) -> Page:
         """Return the page that comes before the message at `spot` in the order shown."""
-        if self._is_read_at_once:
-            return await self._part(spot.id, False)
+        if (page := await self._at_once(spot.id, False)) is not None:
+            return page
         if self._newest_first:
             return await self._newer(spot.id) or await self.start()
         spot = self._in_lane(spot)
@@ -92,28 +93,33 @@ class Pager:
         is_first = is_first and len(found) <= SIZE and await self._lane_above(spot.priority) is None
         return Page(found[-SIZE:], True, not is_first)
 
-    @property
-    def _is_read_at_once(self) -> bool:
-        return self._total <= FEW or self._state == pb.MESSAGE_STATE_DELAYED
-
     def _in_lane(self, spot: Spot) -> Spot:
         return spot if self._state == pb.MESSAGE_STATE_READY else Spot(spot.id, None)
 
-    async def _part(self, message_id: int | None, is_after: bool) -> Page:
-        """Return a part of what is read at once: after or before a message."""
-        looked = await self._link.peek(self._queue, self._state, Spot(0, None), SCANNED)
-        known = looked.messages
+    async def _at_once(self, message_id: int | None, is_after: bool) -> Page | None:
+        """Return a part of what is read at once: after or before a message; None: there is more than can be."""
+        is_delayed = self._state == pb.MESSAGE_STATE_DELAYED
+        if self._total > FEW and not is_delayed:
+            return None
+        most = SCANNED if is_delayed else FEW
+        self._questions += 1
+        looked = await self._link.peek(self._queue, self._state, Spot(0, None), most + 1)
+        is_all = not looked.is_cut and len(looked.messages) <= most
+        if not (is_all or is_delayed):
+            return None
+        known = looked.messages[:most]
+        note = (
+            ""
+            if is_all
+            else f"These are among the {len(known):,} that will become ready next; no page has the others."
+        )
         if self._newest_first:
             known.sort(key=lambda m: -m.message.id)
         # A message that is gone was at the beginning: whatever was before it is gone too, or soon will be.
         at = next((at for at, m in enumerate(known) if m.message.id == message_id), None)
         start = 0 if at is None else at + 1 if is_after else max(0, at - SIZE)
         end = start + SIZE if is_after or at is None else at
-        page = Page(known[start:end], end < len(known), start > 0)
-        if looked.is_cut or (len(known) == SCANNED and self._total > SCANNED):
-            which = "become ready" if self._state == pb.MESSAGE_STATE_DELAYED else "be delivered"
-            page.note = f"These are among the {len(known):,} that will {which} next; no page has the others."
-        return page
+        return Page(known[start:end], end < len(known), start > 0, note)
 
     # -- the newest, of all lanes together ----------------------------------------------------------------------------
 
@@ -126,22 +132,29 @@ class Pager:
         else:
             lanes = await self.lanes(MOST_LANES)
         parts = await asyncio.gather(*(self._below(Spot(below_id, each)) for each in lanes[:MOST_LANES]))
-        found = sorted((m for part, _ in parts for m in part), key=lambda m: -m.message.id)
+        # A lane of large messages has fewer than a page of them: nothing older than those of it is on this page.
+        floor = max((part[0].message.id for part, is_first in parts if part and not is_first), default=0)
+        found = sorted((m for part, _ in parts for m in part if m.message.id >= floor), key=lambda m: -m.message.id)
         is_last = len(found) <= SIZE and all(is_first for _, is_first in parts)
         return self._noted(Page(found[:SIZE], not is_last, has_previous), lanes)
 
     async def _newer(self, above_id: int) -> Page | None:
         """Return the page of messages just above an id, the newest first; None: they are gone."""
         lanes = await self.lanes(MOST_LANES)
-        parts = await asyncio.gather(
-            *(self._ask(Spot(above_id, each), SIZE + 1) for each in lanes[:MOST_LANES]),
-        )
+        parts = await asyncio.gather(*(self._lane_part(Spot(above_id, each)) for each in lanes[:MOST_LANES]))
+        ceiling = min((part[-1].message.id for part, is_all in parts if part and not is_all), default=None)
         found = sorted(
-            (m for each, (part, _) in zip(lanes, parts, strict=False) for m in part if _is_in(each, m)),
+            (m for part, _ in parts for m in part if ceiling is None or m.message.id <= ceiling),
             key=lambda m: m.message.id,
         )
         more = len(found) > SIZE or not all(is_all for _, is_all in parts)
         return self._noted(Page(found[:SIZE][::-1], True, more), lanes) if found else None
+
+    async def _lane_part(self, spot: Spot) -> tuple[list[pb.PeekedMessage], bool]:
+        """Return the first messages of a lane behind a place, up to a page and one more; whether they are all."""
+        asked, is_all = await self._ask(spot, SIZE + 1)
+        part = [m for m in asked if _is_in(spot.priority, m)]
+        return part, is_all or len(part) < len(asked)
 
     def _noted(self, page: Page, lanes: list[int | None]) -> Page:
         if len(lanes) > MOST_LANES:
@@ -195,23 +208,22 @@ class Pager:
 
     async def _below(self, spot: Spot) -> tuple[list[pb.PeekedMessage], bool]:
         """Return the last messages of a lane below a place, up to a page, and whether none of it come before them."""
-        width, narrow, questions = SIZE, 0, 0
+        width, narrow, wide = SIZE + 1, 0, 0
         found: list[pb.PeekedMessage] = []
-        while questions < MOST_QUESTIONS:
-            questions += 1
+        for _ in range(MOST_QUESTIONS):
             start = max(0, spot.id - 1 - width)
             asked, is_all = await self._ask(Spot(start, spot.priority), min(width, WIDEST) + 1)
             window = [m for m in asked if m.message.id < spot.id and _is_in(spot.priority, m)]
             # Read to its end, if nothing is left or something behind it was seen.
             if is_all or len(window) < len(asked):
                 found, narrow = window, width
-                if len(window) >= SIZE or start == 0:
-                    return window[-SIZE:], start == 0 and len(window) <= SIZE
-                width *= 2
-            elif width - narrow <= 1:
-                return found or window, False  # a window of one more id holds more than can be read at once
+                if len(window) > SIZE or start == 0:
+                    return window[-SIZE:], len(window) <= SIZE
             else:
-                width = (width + narrow) // 2
+                wide = width
+            if wide and wide - narrow <= 1:
+                break  # a window of one more id holds more than can be read at once
+            width = (narrow + wide) // 2 if wide else 2 * width
         return found, False
 
     async def _highest(self) -> int:

@@ -71,7 +71,7 @@ async def search(link: Link, queue: str, state: int, wanted: Wanted, after: Spot
         found.looked_at += 1
         if state != pb.MESSAGE_STATE_DELAYED:  # they come in the order of their times
             found.last = Spot(each.message.id, each.message.priority if is_by_priority else None)
-        size += len(each.message.body)
+        size += each.ByteSize()
         if wanted.fits(each.message):
             found.messages.append(each)
     found.is_over = True

@@ -70,8 +70,6 @@ async def walk(pager: Callable[[], Pager], known: int) -> tuple[list[list[int]],
     back = [forth[-1]]
     while page.has_previous:
         page = await pager().before(spot(page.messages[0]))
-        if not page.messages or page.messages[0].message.id == back[-1][0]:
-            break
         back.append(ids(page))
         assert len(back) < known
     return forth, back
@@ -161,6 +159,26 @@ def test_a_long_delayed_backlog_says_what_no_page_has(server: SQServer, client: 
     first, forth = run(server, walked)
     assert [each for page in forth for each in page] == list(range(1, SCANNED + 1))
     assert "no page has the others" in first.note
+
+
+@pytest.mark.parametrize("newest", [False, True])
+@pytest.mark.parametrize("several", [(0,), (0, 5)], ids=str)
+def test_every_message_of_a_short_queue_of_large_ones_is_on_one_page_both_ways(
+    server: SQServer, client: SQClient, several: tuple[int, ...], newest: bool
+) -> None:
+    large = b"x" * 1_500_000
+    for number in range(18):
+        client.enq(large if number % 3 else "small", queue="jobs", priority=several[number % 5 % len(several)])
+    places = [(-message.priority, message.id) for message in client.peek_messages(queue="jobs")]
+    order = sorted((each for _, each in places), reverse=True) if newest else [each for _, each in sorted(places)]
+
+    async def both(link: Counting) -> tuple[list[list[int]], list[list[int]]]:
+        return await walk(lambda: Pager(link, "jobs", READY, 18, newest), 20)
+
+    forth, back = run(server, both)
+    assert len(forth) > 1
+    assert [each for page in forth for each in page] == order
+    assert [each for page in reversed(back) for each in page] == order
 
 
 def test_a_page_of_large_messages_ends_early_and_the_next_goes_on(server: SQServer, client: SQClient) -> None:
