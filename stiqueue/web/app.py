@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -87,6 +87,7 @@ class App:
                 404: self._not_found,
                 LogInNeeded: self._log_in_needed,
                 Closed: self._closed,
+                ClientDisconnect: _gone,
                 StiQueueError: self._failed,
                 Exception: self._defect,
             },
@@ -129,3 +130,8 @@ class App:
 async def _healthy(_: Request) -> Response:
     """Tell an orchestrator that the console runs; the server is not asked."""
     return PlainTextResponse("ok\n")
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Answer nobody: a browser went away in the middle of a form, or took too long to send it."""
+    return PlainTextResponse("", 400)

@@ -15,6 +15,7 @@ import uvicorn
 
 from stiqueue.errors import InvalidRequest, StiQueueError
 from stiqueue.web.app import App
+from stiqueue.web.connection import Connection
 from stiqueue.web.options import WebOptions
 from stiqueue.wire.credentials import warn_of_readers
 
@@ -104,7 +105,8 @@ class WebServer:
             proxy_headers=False,
             limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            timeout_keep_alive=30,
+            http=Connection,
+            timeout_keep_alive=30,  # `Connection` ends it before
             ssl_certfile=options.web_tls_cert,
             ssl_keyfile=options.web_tls_key,
         )

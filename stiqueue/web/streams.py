@@ -36,11 +36,10 @@ class Live:
         """
         if self._open >= MOST_STREAMS:
             return PlainTextResponse("Too many pages are watched.\n", 503)
-        return StreamingResponse(
-            self._events(visit, parts),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-        )
+        kind, headers = "text/event-stream", {"cache-control": "no-store", "x-accel-buffering": "no"}
+        if visit.request.method == "HEAD":
+            return Response(None, media_type=kind, headers=headers)
+        return StreamingResponse(self._events(visit, parts), media_type=kind, headers=headers)
 
     async def _events(self, visit: Visit, parts: Callable[[], tuple[Parts, Parts | None]]) -> AsyncIterator[str]:
         self._open += 1
