@@ -14,9 +14,7 @@ from stiqueue.web.blocking import blockers
 from stiqueue.web.console import Console, Visit
 from stiqueue.web.link import Spot
 from stiqueue.web.pages import Pager
-
-LOOKED_THROUGH = 2_000
-"""Delayed messages that are looked through for one: they are not in the order of ids."""
+from stiqueue.web.search import MOST_BYTES, MOST_LOOKED_AT
 
 
 class MessageScreens:
@@ -65,7 +63,7 @@ class MessageScreens:
 
 
 async def find(visit: Visit, queue: str, message_id: int, state: str = "") -> pb.PeekedMessage | None:
-    """Return a message of a queue; None if it is gone, or delayed behind `LOOKED_THROUGH` others."""
+    """Return a message of a queue; None if it is gone, or delayed behind more than a search looks at."""
     likely = TABS.get(state)
     states = (pb.MESSAGE_STATE_LEASED, pb.MESSAGE_STATE_READY, pb.MESSAGE_STATE_DELAYED)
     for each in sorted(states, key=lambda other: other != likely):
@@ -78,8 +76,12 @@ async def find(visit: Visit, queue: str, message_id: int, state: str = "") -> pb
 async def _candidates(visit: Visit, queue: str, state: int, message_id: int) -> AsyncIterator[pb.PeekedMessage]:
     """Iterate over messages among which one of that state and id is."""
     if state == pb.MESSAGE_STATE_DELAYED:
-        async for message in visit.link.peek_all(queue, state, Spot(0), LOOKED_THROUGH):
+        size = 0  # they are not in the order of ids
+        async for message in visit.link.peek_all(queue, state, Spot(0), MOST_LOOKED_AT):
             yield message
+            size += message.ByteSize()
+            if size > MOST_BYTES:
+                break
         return
     below = max(0, message_id - 1)
     linked = priority_of(visit.ask("priority") or "0")

@@ -109,9 +109,7 @@ class Pager:
             return None
         known = looked.messages[:most]
         note = (
-            ""
-            if is_all
-            else f"These are among the {len(known):,} that will become ready next; no page has the others."
+            "" if is_all else f"These are among the {len(known):,} that will become ready next; no page has the others."
         )
         if self._newest_first:
             known.sort(key=lambda m: -m.message.id)

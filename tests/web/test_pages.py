@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from itertools import islice
 from typing import Any
@@ -19,6 +20,7 @@ from stiqueue.web.link import Link, Spot
 from stiqueue.web.options import WebOptions
 from stiqueue.web.pages import MOST_LANES, SCANNED, SIZE, Page, Pager
 from stiqueue.web.search import MOST_FOUND, MOST_LOOKED_AT, Wanted, search
+from web.console import Console
 
 READY = pb.MESSAGE_STATE_READY
 MANY = 4_000
@@ -243,3 +245,13 @@ def test_a_search_ends_and_goes_on(server: SQServer, client: SQClient) -> None:
     assert [each.message.headers["part"] for each in by_header.messages] == ["P1"]
     plenty = run(server, lambda link: search(link, "jobs", READY, Wanted("hay")))
     assert (len(plenty.messages), plenty.is_over) == (MOST_FOUND, False)
+
+
+def test_what_a_search_finds_among_delayed_messages_has_a_page(console: Console, client: SQClient) -> None:
+    client.enq_many(["hay"] * 2_500, queue="jobs", delay=3_600)
+    found = client.enq("needle", queue="jobs", delay=7_200)
+    (path,) = re.findall(
+        r'href="(/queues/jobs/messages/\d+[^"]*)"', console.ask("/queues/jobs?tab=delayed&text=needle").text
+    )
+    assert f"/{found}?" in path
+    assert console.ask(path).status == 200
