@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from stiqueue.message import DEAD_ATTEMPTS_HEADER, DEAD_QUEUE_HEADER, DEAD_REASON_HEADER
@@ -21,7 +21,10 @@ _HEX_WIDTH = 16
 FORMS = ("json", "text", "hex")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of text: with them a text looks like another."""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"\s]+')
+"""Of a text that is JSON."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def line(body: bytes) -> str:
         if len(body) <= len(start) or error.start < len(start) - 4:  # not merely cut within a character
             return start[: LINE // 3].hex(" ")
         text = start[: error.start].decode()
-    text = _CONTROL.sub("\ufffd", " ".join(text.split()))
+    text = " ".join(text.split())
     return text if len(text) <= LINE and len(body) <= len(start) else text[:LINE] + "\u2026"
 
 
@@ -63,25 +66,51 @@ def write(body: bytes, form: str = "") -> Written:
     return Written(chosen, whole[:MOST_TEXT], len(whole) > MOST_TEXT, possible)
 
 
+def visible(text: str) -> str:
+    """Return a text with its hidden characters as JSON writes them: a backslash, u and four digits."""
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _json(body: bytes) -> str | None:
-    if len(body) > MOST_JSON_BYTES or not body.lstrip()[:1] or body.lstrip()[:1] not in b'{["':
+    if len(body) > MOST_JSON_BYTES or body.lstrip()[:1] not in (b"{", b"[", b'"'):
         return None
-    text, size = list[str](), 0
     try:
-        # In parts, because indentation makes of a deep body a text a thousand times as long.
-        for part in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(json.loads(body)):
-            text.append(part)
-            size += len(part)
-            if size > MOST_TEXT:
-                break
+        text = body.decode()
+        json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return "".join(text).encode(errors="backslashreplace").decode()  # half a character is written as it came
+    parts, size = list[str](), 0
+    # In parts, because indentation makes of a deep body a text a thousand times as long.
+    for part in _indented(text):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_TEXT:
+            break
+    return "".join(parts).encode(errors="backslashreplace").decode()  # half a character is written as it came
+
+
+def _indented(text: str) -> Iterator[str]:
+    """Iterate over the parts of JSON and what indents them; a parser would lose digits and doubled keys."""
+    depth, before = 0, ""
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        if token in ("]", "}"):
+            depth -= 1
+        is_empty = before + token in ("[]", "{}")
+        if (before in ("[", "{", ",") or token in ("]", "}")) and not is_empty:
+            yield "\n" + "  " * depth
+        elif before == ":":
+            yield " "
+        if token in ("[", "{"):
+            depth += 1
+        before = token
+        # Readable letters, where JSON may have their numbers.
+        yield json.dumps(json.loads(token), ensure_ascii=False) if token[0] == '"' else token
 
 
 def _text(body: bytes) -> str | None:
     try:
-        return _CONTROL.sub("\ufffd", body.decode())
+        return body.decode()
     except UnicodeDecodeError:
         return None
 
@@ -89,7 +118,7 @@ def _text(body: bytes) -> str | None:
 def is_plain(body: bytes) -> bool:
     """Whether a body can be typed as text: a browser changes control characters and ends of lines."""
     try:
-        return _CONTROL.search(body.decode()) is None
+        return _HIDDEN.search(body.decode()) is None
     except UnicodeDecodeError:
         return False
 

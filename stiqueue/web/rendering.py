@@ -1,4 +1,4 @@
-"""Templates and what they may call. Everything that is put into a page is escaped."""
+"""Templates and what they may call. Everything that is put into a page is escaped, and nothing in it is hidden."""
 
 from __future__ import annotations
 
@@ -43,10 +43,16 @@ def _trend(trend: Trend) -> Markup:
     )
 
 
+def _shown(value: Any) -> Any:
+    """Make hidden characters visible, except in fields of forms: ``|e`` leaves those as they were typed."""
+    return bodies.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("stiqueue.web"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
