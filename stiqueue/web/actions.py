@@ -48,14 +48,20 @@ class Actions:
         try:
             body = body_of(text_of(fields, "body"), field_of(fields, "form"))
             options = options_of(fields)
-            message_id = await visit.link.client.enq(body, queue=queue, **options)
+            receipt = await visit.link.client.enq_told(body, queue=queue, **options)
         except StiQueueError as error:
             values = {name: values[0] for name, values in fields.items()}
             return self._console.page(
                 "enqueue.html", request, visit, 400, queue=queue, fields=values, problem=str(error)
             )
         state = "delayed" if options.get("delay") else "ready"
-        return self._console.go(queue_path(queue, tab=state), f"Enqueued message {message_id} in {queue}.")
+        said = f"Enqueued message {receipt.first_id} in {queue}."
+        if receipt.duplicate:
+            names = " or ".join(name.replace("_", " ") for name in ("unique_key", "request_id") if name in options)
+            said = (
+                f"Nothing was enqueued: message {receipt.first_id} was enqueued in {queue} before, with this {names}."
+            )
+        return self._console.go(queue_path(queue, tab=state), said, is_good=not receipt.duplicate)
 
     async def purge(self, request: Request) -> Response:
         """Drop the ready messages of a queue, once its name was typed."""

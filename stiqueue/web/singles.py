@@ -138,6 +138,9 @@ class Singles:
         if found is None:
             return self._console.page("gone.html", request, visit, 404, queue=queue, id=message_id)
         message, problem = found.message, ""
+        # By the server's clock, which is not this machine's.
+        left = found.ready_time_ms - message.enqueue_time_ms - found.state_age_ms
+        delay = max(0, left) / 1000 if found.state == pb.MESSAGE_STATE_DELAYED else 0.0
         form = "text" if len(message.body) <= bodies.MOST_TEXT and bodies.is_plain(message.body) else "hex"
         kept = {
             "body": message.body.hex(" ") if form == "hex" else message.body.decode(),
@@ -150,7 +153,7 @@ class Singles:
             fields = await fields_of(request)
             given |= {name: values[0] for name, values in fields.items()}
             try:
-                return self._console.go(_page_of(queue), await _replace(visit, queue, message_id, fields, kept))
+                return self._console.go(_page_of(queue), await _replace(visit, queue, message_id, fields, kept, delay))
             except StiQueueError as error:
                 problem = str(error)
         return self._console.page(
@@ -161,7 +164,7 @@ class Singles:
             queue=queue,
             id=message_id,
             expires=bool(found.expire_time_ms),
-            delayed=found.state == pb.MESSAGE_STATE_DELAYED,
+            ready_time_ms=found.ready_time_ms if found.state == pb.MESSAGE_STATE_DELAYED else 0,
             fields=given,
             problem=problem,
         )
@@ -211,7 +214,9 @@ _ACTS: dict[str, Callable[[Visit, str, list[int], str], Done]] = {
 }
 
 
-async def _replace(visit: Visit, queue: str, message_id: int, fields: Fields, kept: Mapping[str, str]) -> str:
+async def _replace(
+    visit: Visit, queue: str, message_id: int, fields: Fields, kept: Mapping[str, str], delay_left: float
+) -> str:
     """Replace a message; a field that comes back as it was shown keeps what it showed, to the byte."""
     body, form, headers = text_of(fields, "body"), field_of(fields, "form"), text_of(fields, "headers")
     priority, delay, ttl = (field_of(fields, name).strip() for name in ("priority", "delay", "ttl"))
@@ -220,7 +225,7 @@ async def _replace(visit: Visit, queue: str, message_id: int, fields: Fields, ke
         None if (body, form) == (kept["body"], kept["form"]) else body_of(body, form),
         queue=queue,
         priority=whole_of("priority", priority) if priority else 0,
-        delay=seconds_of("delay", delay) if delay else 0.0,
+        delay=seconds_of("delay", delay) if delay else delay_left,
         ttl=seconds_of("ttl", ttl) if ttl else None,
         headers=None if headers == kept["headers"] else headers_of(headers),
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from stiqueue import InvalidRequest, SQClient, SQServer
+from stiqueue.message import State
 from stiqueue.web.options import WebOptions
 from web.console import Console
 
@@ -193,3 +196,31 @@ def test_a_message_is_enqueued_with_its_keys(console: Console, client: SQClient)
     assert "customer-7" in shown
     assert "invoice-9" in shown
     assert "key customer-7" in console.ask("/queues/jobs").text
+
+
+@pytest.mark.parametrize("name", ["unique_key", "request_id"])
+def test_a_message_that_is_not_enqueued_again_is_said(console: Console, client: SQClient, name: str) -> None:
+    said = []
+    for body in ("x", "y"):
+        answer = console.ask("/queues/jobs/enqueue", {"body": body, name: "same"})
+        said += re.findall(r'<p class="said[^>]*>([^<]*)<', console.ask(answer.headers["location"]).text)
+    assert said == [
+        "Enqueued message 1 in jobs.",
+        f"Nothing was enqueued: message 1 was enqueued in jobs before, with this {name.replace('_', ' ')}.",
+    ]
+    assert [bytes(message) for message in client.peek_messages(queue="jobs")] == [b"x"]
+
+
+@pytest.mark.parametrize(("given", "is_kept"), [("", True), ("0", False), ("30d", False)])
+def test_an_edited_message_stays_delayed_until_the_same_time(
+    console: Console, client: SQClient, given: str, is_kept: bool
+) -> None:
+    client.enq("x", queue="jobs", delay=3_600)
+    (before,) = client.peek_messages(queue="jobs", state=State.DELAYED)
+    assert "stays delayed until" in console.ask("/queues/jobs/messages/1/edit").text
+    form = {"body": "y", "form": "text", "headers": "", "priority": "3", "delay": given, "ttl": ""}
+    assert console.ask("/queues/jobs/messages/1/edit", form).status == 303
+    (after,) = client.peek_messages(queue="jobs", state=State.ALL)
+    assert (bytes(after), after.priority) == (b"y", 3)
+    assert (abs(after.ready_time_ms - before.ready_time_ms) < 60_000) == is_kept
+    assert (after.state is State.READY) == (given == "0")
