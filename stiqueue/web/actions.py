@@ -13,6 +13,7 @@ from starlette.responses import Response
 from stiqueue.errors import StiQueueError
 from stiqueue.limits import queue_name, suffixed
 from stiqueue.message import DEAD_SUFFIX
+from stiqueue.web.access import LogInNeeded
 from stiqueue.web.addresses import counts_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
 from stiqueue.web.forms import body_of, fields_of, options_of, text_of
@@ -106,9 +107,14 @@ class Actions:
         task = asyncio.create_task(work(), name="stiqueue-web-action")
         self._under_way.add(task)
         task.add_done_callback(self._ended)
+        if visit.session is not None:
+            visit.session.under_way.add(task)
+            task.add_done_callback(visit.session.under_way.discard)
         done, _ = await asyncio.wait([task], timeout=PATIENCE_SECONDS)
         if not done:
             return self._console.go(path, f"{what} goes on; the numbers show how far it is. It ends if you log out.")
+        if task.cancelled():
+            raise LogInNeeded
         error = task.exception()
         if error is None:
             return self._console.go(path, task.result())

@@ -52,6 +52,8 @@ class Session:
     place: Place
     began: float
     used: float
+    under_way: set[asyncio.Task[str]] = field(default_factory=set, repr=False)
+    """Long actions, which end with the session."""
 
 
 class Sessions:
@@ -85,8 +87,10 @@ class Sessions:
         return session
 
     def end(self, session: Session) -> None:
-        """Log somebody out."""
+        """Log somebody out, and end what they have under way: what it has not done stays as it was."""
         self._sessions.pop(session.id, None)
+        for task in session.under_way:
+            task.cancel()
 
     def all(self) -> list[Session]:
         """Return all sessions."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
+from support.waiting import until
 
-from stiqueue import LimitReached, SQServer
+from stiqueue import LimitReached, SQClient, SQServer
 from stiqueue.server.access.tokens import Grant
-from stiqueue.web import sessions
+from stiqueue.web import actions, sessions
 from stiqueue.web.link import Link, Rights
 from stiqueue.web.options import WebOptions
 from stiqueue.web.sessions import (
@@ -228,3 +229,20 @@ def test_a_saying_is_shown_once() -> None:
     for _ in range(sessions.MOST_SAYINGS + 1):
         sayings.keep("x")
     assert len(sayings._texts) == sessions.MOST_SAYINGS
+
+
+def test_a_long_action_ends_at_the_log_out(guarded: SQServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while somebody else is logged in with the same token."""
+    monkeypatch.setattr(actions, "PATIENCE_SECONDS", 0.0)
+    with (
+        Console(guarded.port) as console,
+        SQClient(port=guarded.port, token=token("own"), queue="jobs") as client,
+    ):
+        client.enq_many(["x"] * 30_000, queue="jobs.dead")
+        cookies = [console.ask("/login", {"token": token("own")}).cookie for _ in range(2)]
+        assert console.ask("/queues/jobs/redrive", {}, cookie=cookies[0]).status == 303
+        until(lambda: client.cnt() > 0)
+        assert console.ask("/logout", {}, cookie=cookies[0]).status == 303
+        until(lambda: client.counts(queue="jobs.dead").leased, 0)
+        assert client.cnt(queue="jobs.dead") > 0
+        assert console.ask("/", cookie=cookies[1]).status == 200
