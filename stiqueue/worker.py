@@ -174,8 +174,7 @@ class Worker:
             if message.wants_reply:
                 what_follows, settle = "its caller is told", partial(message.reply_error, error)
             elif 0 < self._max_attempts <= message.attempt:
-                reason = f"{type(error).__name__}: {_reason(error)}"[:REASON_CHARACTERS]
-                what_follows, settle = "rejected", partial(message.dead_letter, reason)
+                what_follows, settle = "rejected", partial(message.dead_letter, reason_of(error))
             else:
                 what_follows, settle = "given back", message.requeue
             self._client.logger.exception(
@@ -246,6 +245,11 @@ def _reply(message: Message, answer: bytes) -> bool:
     except InvalidRequest as error:
         message.reply_error(error)
     return True
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the class and the text of a failure, as the reason of a dead letter."""
+    return f"{type(error).__name__}: {_reason(error)}"[:REASON_CHARACTERS]
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from dramatiq.errors import ConnectionClosed, QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message as Task
 
 from stiqueue import Closed, Message, SQClient, StiQueueError, Unavailable
-from stiqueue.worker import REASON_CHARACTERS
+from stiqueue.worker import REASON_CHARACTERS, reason_of
 
 logger = logging.getLogger("stiqueue.dramatiq")
 
@@ -133,7 +133,7 @@ class StiQueueMessage(MessageProxy):
     def reason(self) -> str:
         """Why it failed."""
         error = self._exception
-        return "failed" if error is None else f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
+        return "failed" if error is None else reason_of(error)
 
 
 class StiQueueConsumer(Consumer):

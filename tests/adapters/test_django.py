@@ -94,9 +94,37 @@ def test_a_failed_task_is_a_dead_letter(ask: Ask, worker: Any, observer: SQClien
 def test_what_is_no_task_is_a_dead_letter(ask: Ask, worker: Any, observer: SQClient) -> None:
     observer.enq("{}", queue="shop.default")
     observer.enq(json.dumps({"task": "os.abort"}), queue="shop.default")
+    observer.enq(json.dumps({"task": "this.s"}), queue="shop.default")
     program = worker()
-    until(lambda: observer.cnt(queue="shop.default.dead"), 2)
+    until(lambda: observer.cnt(queue="shop.default.dead"), 3)
     assert "os.abort is not a task" in program.log
+    assert "module 'this' belongs to no installed app" in program.log
+    assert "Beautiful" not in program.log  # which the import of `this` writes
+
+
+def test_a_failure_that_cannot_be_written_is_a_dead_letter(ask: Ask, worker: Any, observer: SQClient) -> None:
+    worker()
+    assert result(ask, "r = fail_oddly.enqueue()")["status"] == "FAILED"
+    until(lambda: observer.cnt(queue="shop.default.dead"), 1)
+    (letter,) = observer.peek_messages(queue="shop.default.dead")
+    assert letter.headers["stiqueue-dead-reason"] == "Odd: Odd"
+
+
+def test_a_task_runs_once_while_the_cache_is_away(
+    ask: Ask, worker: Any, seen: Callable[[], str], observer: SQClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    with monkeypatch.context() as patch:
+        patch.setenv("CACHE", str(away))
+        program = worker()
+    until(lambda: "working on" in program.log)
+    away.rmdir()
+    away.touch()  # where the cache wants its directory
+    ask("mark.enqueue(7)")
+    assert seen() == "7"
+    until(lambda: observer.counts(queue="shop.default").acked, 1)
+    assert program.log.count("is not kept") == 2
+    assert observer.cnt(queue="seen") == 0
 
 
 def test_priority_and_run_after_are_the_servers(ask: Ask, observer: SQClient) -> None:
@@ -212,7 +240,8 @@ def test_a_killed_server_loses_nothing(
 
 
 def test_an_unknown_backend_or_queue_is_an_error(ask: Ask, worker: Any) -> None:
-    for options in (["--threads", "0"], ["--queue", "a b"]):
+    for options in (["--threads", "0"], ["--queue", "a b"], ["--backend", "nope"]):
         program = worker(*options)
         assert program.process.wait(20) == 1
         assert "CommandError" in program.log
+        assert "Traceback" not in program.log

@@ -92,6 +92,22 @@ def test_a_failure_for_good_is_a_dead_letter(broker: StiQueueBroker, work: Any, 
     assert client.counts(queue="default").enqueued == 2
 
 
+def test_a_failure_that_cannot_be_written_is_a_dead_letter(broker: StiQueueBroker, work: Any, client: SQClient) -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    @dramatiq.actor(max_retries=0)
+    def fail() -> None:
+        raise Odd
+
+    fail.send()
+    work()
+    until(lambda: client.cnt(queue="default.dead"), 1)
+    (letter,) = client.peek_messages(queue="default.dead")
+    assert letter.headers["stiqueue-dead-reason"] == "Odd: Odd"
+
+
 def test_what_is_no_message_is_a_dead_letter(broker: StiQueueBroker, work: Any, client: SQClient) -> None:
     broker.declare_queue("default")
     client.enq("{", queue="default")

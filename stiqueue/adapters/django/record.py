@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
+from django.conf import settings
 from django.utils.module_loading import import_string
 
 from stiqueue.adapters.django.framework import Status, Task, TaskError, TaskResult
@@ -40,15 +43,12 @@ def read(body: bytes | str) -> Any:
 
     Raises:
         ValueError: it was written by something else.
-        ImportError: the task is not in this program.
+        ImportError: the task is not in this project.
     """
     try:
         record = json.loads(body)
-        task = import_string(record["task"])
-        if not isinstance(task, Task):
-            raise ImportError(f"{record['task']} is not a task")
         result = TaskResult(
-            task=task.using(
+            task=_task(record["task"]).using(
                 priority=record["priority"],
                 queue_name=record["queue"],
                 run_after=_time(record["run_after"]),
@@ -65,9 +65,24 @@ def read(body: bytes | str) -> Any:
         )
     except (ValueError, ImportError):
         raise
-    except Exception as error:  # whatever another program wrote
+    except (Exception, SystemExit) as error:  # whatever another program wrote, and a module that ends at its import
         raise ValueError(f"not a task of Django: {error!r}") from error
     return changed(result, _return_value=record["value"])
+
+
+def _task(path: Any) -> Any:
+    """Return the task that a message names. It may name only what belongs to the project: an import runs a module."""
+    module = str(path).rpartition(".")[0]
+    project, dot, _ = str(settings.SETTINGS_MODULE or "").partition(".")
+    parts = [app.name for app in apps.get_app_configs()] + [project] * bool(dot)
+    if module not in sys.modules and not any(f"{module}.".startswith(f"{part}.") for part in parts):
+        raise ImportError(
+            f"module {module[:100]!r} belongs to no installed app: install it, or import it in ready() of an AppConfig"
+        )
+    task = import_string(path)
+    if not isinstance(task, Task):
+        raise ImportError(f"{path} is not a task")
+    return task
 
 
 def changed(result: Any, **values: Any) -> Any:

@@ -12,6 +12,7 @@ from django.utils import timezone
 from stiqueue import Message, Reject
 from stiqueue.adapters.django.framework import Status, TaskContext, TaskError, task_finished, task_started
 from stiqueue.adapters.django.record import changed, read
+from stiqueue.worker import reason_of
 
 logger = logging.getLogger("stiqueue.django")
 
@@ -45,9 +46,9 @@ class Runner:
         now = timezone.now()
         result.worker_ids.append(self._worker_id)
         changed(result, status=Status.RUNNING, started_at=result.started_at or now, last_attempted_at=now)
-        self._backend.keep(result)
+        self._keep(result)
         sender = type(self._backend)
-        task_started.send(sender, task_result=result)
+        task_started.send_robust(sender, task_result=result)
         task = result.task
         context = [TaskContext(task_result=result)] if task.takes_context else []
         failure: BaseException | None = None
@@ -61,10 +62,17 @@ class Runner:
             result.errors.append(TaskError(exception_class_path=path, traceback=trace))
             changed(result, status=Status.FAILED)
         changed(result, finished_at=timezone.now())
-        self._backend.keep(result)
-        task_finished.send(sender, task_result=result)
+        self._keep(result)
+        task_finished.send_robust(sender, task_result=result)
         if failure is not None:
-            raise Reject(f"{type(failure).__name__}: {failure}") from failure
+            raise Reject(reason_of(failure)) from failure
+
+    def _keep(self, result: Any) -> None:
+        """Keep how far a task is. A cache that is away is no reason to run the task again."""
+        try:
+            self._backend.keep(result)
+        except Exception as error:
+            logger.error("the result of task %s is not kept as %s: %r", result.id, result.status.value, error)
 
 
 def _as_json(value: Any) -> Any:

@@ -52,6 +52,19 @@ def fail() -> None:
     raise RuntimeError("broken")
 
 
+class Odd(Exception):
+    """Has no text."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@task()
+def fail_oddly() -> None:
+    """Fail by an exception that cannot be written."""
+    raise Odd
+
+
 @task(backend="committed")
 def committed(number: int) -> None:
     """Be enqueued on commit."""

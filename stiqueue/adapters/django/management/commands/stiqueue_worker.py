@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.autoreload import run_with_reloader
 
@@ -46,7 +47,10 @@ class Command(BaseCommand):
         Raises:
             CommandError: an option is wrong, or the server does not let this worker in.
         """
-        backend = task_backends[options["backend"]]
+        try:
+            backend = task_backends[options["backend"]]
+        except ImproperlyConfigured as error:
+            raise CommandError(f"--backend {options['backend']}: {error}") from error
         if not isinstance(backend, StiQueueBackend):
             raise CommandError(f"TASKS[{options['backend']!r}] is not a backend of StiQueue")
         queues = options["queues"] or sorted(backend.queues)
