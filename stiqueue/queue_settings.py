@@ -48,7 +48,7 @@ class QueueSettings:
 
     def __str__(self) -> str:
         """Return the settings in one line, for people."""
-        texts = [f"{name} {_shown(value)}" for name, value in self.items()]
+        texts = [f"{name} {_shown(name, value)}" for name, value in self.items()]
         if self.paused and self.resume_after is not None:
             texts[0] += f" for {self.resume_after:.{0 if self.resume_after >= 10 else 3}f} s"
         return ", ".join(texts) or "nothing"
@@ -69,7 +69,14 @@ class SettingsReport(NamedTuple):
     """The settings that apply to the queue, every one set; None if no queue was named."""
 
 
-def _shown(value: Any) -> str:
+def nought(name: str) -> str:
+    """Return what 0 means as the value of a setting."""
+    return {"ack_timeout": "never", "ttl": "for ever"}.get(name, "no limit")
+
+
+def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == 0:
+        return nought(name)
     return f"{value:g}" if isinstance(value, float) else str(value) or '""'

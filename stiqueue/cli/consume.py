@@ -65,9 +65,10 @@ def consume(
     With --exec, runs a shell command for each message, with the body on stdin. Its environment has STIQUEUE_ID,
     STIQUEUE_ATTEMPT, STIQUEUE_QUEUE, STIQUEUE_PRIORITY, STIQUEUE_ENQUEUE_TIME_MS, a STIQUEUE_HEADER_<KEY> for each
     header, STIQUEUE_HEADERS (all of them as JSON), and STIQUEUE_HOST and STIQUEUE_PORT, so that a `stiqueue enq` in it
-    reaches the same server. Exit status 0 acks the message, any other gives it back for another attempt. 126 and 127
-    (the command cannot be run) also end the loop, instead of failing every message. With --json, prints a line with the
-    outcome of each message.
+    reaches the same server. Exit status 0 acks the message, any other gives it back (requeues it) for another attempt;
+    after the last one that `max_attempts` allows, the server makes it a dead letter. 126 and 127 (the command cannot be
+    run) also end the loop, instead of failing every message. With --json, prints a line with the outcome of each
+    message.
 
     Ctrl-C and SIGTERM let the current message finish and give back messages that were sent ahead. A second signal also
     stops the command. Exits with 0 when it runs out of messages or after SIGTERM.

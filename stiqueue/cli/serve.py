@@ -8,14 +8,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import click
 
 from stiqueue import settings
 from stiqueue.cli.output import note
-from stiqueue.cli.web import web_options
+from stiqueue.cli.web import need_extra, web_options
 from stiqueue.errors import InvalidRequest
 
 STOP_SECONDS = 10.0
@@ -68,8 +67,7 @@ def _console_beside(options: settings.Settings, given: dict[str, Any]) -> Iterat
     if given["web_port"] is None:
         yield
         return
-    if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
-        raise click.ClickException(f"--web-port: the console needs stiqueue[web]: there is no {missing[0]}")
+    need_extra()
     if not options.port:
         raise click.UsageError("--web-port: the console must know the server's port; give --port a number")
     told = {

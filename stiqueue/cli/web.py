@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -70,6 +71,12 @@ def web(target: Target, **given: Any) -> None:
     run(target, given)
 
 
+def need_extra() -> None:
+    """Refuse to start a console without the packages of the extra `web`."""
+    if missing := [name for name in ("jinja2", "starlette", "uvicorn") if find_spec(name) is None]:
+        raise click.ClickException(f"the console needs {missing[0]}: pip install 'stiqueue[web]'")
+
+
 def run(target: Target, given: dict[str, Any]) -> None:
     """Run a console for the server of `target`, with its own options as they were `given`.
 
@@ -77,11 +84,10 @@ def run(target: Target, given: dict[str, Any]) -> None:
         InvalidRequest: the options do not fit together.
         OSError: the address cannot be listened on.
     """
-    try:
-        from stiqueue.web.options import WebOptions
-        from stiqueue.web.serving import WebServer, check_open
-    except ImportError as error:
-        raise click.ClickException(f"the console needs stiqueue[web]: {error}") from error
+    need_extra()
+    from stiqueue.web.options import WebOptions
+    from stiqueue.web.serving import WebServer, check_open
+
     options = WebOptions(target.host, target.port, target.tls, target.token, target.server_timeout, **given)
     check_open(options)
     logger = logging.getLogger("stiqueue.web")

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from stiqueue.errors import StiQueueError
 from stiqueue.limits import dead_letter_queue
+from stiqueue.queue_settings import nought
 from stiqueue.web.addresses import counts_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
 from stiqueue.web.forms import Fields, fields_of, seconds_of, whole_of
@@ -130,7 +131,7 @@ def written(name: str, value: Any) -> str:
     if name == "dead_letter_queue":
         return str(value)
     if not value:
-        return {"ack_timeout": "never", "ttl": "for ever"}.get(name, "no limit")
+        return nought(name)
     if name in SECONDS:
         return duration(value)
     return size(value) if name == "max_bytes" else number(value)

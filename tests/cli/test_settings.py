@@ -53,6 +53,13 @@ def test_settings_are_changed_shown_and_taken_back(cli: Cli, client: SQClient) -
     assert cli.ok("settings", "m*").lines[1:] == ["m*\tack_timeout 0.5, max_leased 5\tserver"]
 
 
+def test_no_limit_is_said_in_words(cli: Cli, client: SQClient) -> None:
+    options = ("--max-attempts", "0", "--ack-timeout", "0", "--ttl", "0")
+    said = "mail: max_attempts no limit, ack_timeout never, ttl for ever\n"
+    assert cli.ok("settings", "mail", *options).text == said
+    assert cli.ok("settings", "mail", "--json").json["max_attempts"] == 0
+
+
 def test_without_settings_there_is_nothing_to_list(cli: Cli, client: SQClient) -> None:
     done = cli.run("settings")
     assert (done.code, done.out, done.err) == (0, b"", "stiqueue: no settings were made: the server's options hold\n")

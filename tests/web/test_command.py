@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from security.conftest import Authority
 from support.ports import free_port
 from support.waiting import PATIENCE, until
 
 from stiqueue import SQClient, SQServer
+from stiqueue.cli import serve, web
 from stiqueue.web.options import WebOptions
 from stiqueue.web.serving import WebServer
 
@@ -177,3 +179,14 @@ def test_a_server_does_not_start_with_a_console_that_cannot(arguments: list[str]
     assert process.returncode in (1, 2)
     assert words in errors
     assert "Traceback" not in output + errors
+
+
+@pytest.mark.parametrize(
+    "arguments", [["web"], ["serve", "--data", ":memory:", "--web-port", "0"]], ids=lambda each: each[0]
+)
+def test_a_missing_package_is_said(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "find_spec", lambda name: None if name == "uvicorn" else name)
+    name, *options = arguments
+    done = CliRunner().invoke({"web": web.web, "serve": serve.serve}[name], options)
+    assert done.exit_code == 1
+    assert done.output == "Error: the console needs uvicorn: pip install 'stiqueue[web]'\n"
