@@ -76,12 +76,13 @@ def move(
     messages stay until they are ready: run it again, or let it wait with --timeout.
 
     If it is killed, no message is lost: run it again. Within 5 minutes it duplicates none either. Messages under way
-    are in the queue NAME.moving, where no other consumer gets them.
+    are in the queue NAME.moving, where no consumer gets them. A message that the other server does not accept stays.
 
     \b
     Examples:
       stiqueue move --queue mail gateway:1234
       stiqueue move --queue mail --timeout 1h --flat gateway:1234
+      stiqueue move --queue mail.moving --to-queue mail localhost   # give up an interrupted move
     """
     tls, token = security.read_tls(others, "to_"), security.read_token(others, "to_")
     host, port = to
@@ -95,7 +96,8 @@ def move(
             with last_words(lambda: f"stopped with {words(work.moved)} moved; run the same command to continue"):
                 left = work.run(timeout)
         except StiQueueError as error:
-            raise type(error)(f"{error}; {words(work.moved)} moved before", error.reason) from error
+            where = f", {work.staged:,} wait in {work.staging.queue} for the next run" if work.staged else ""
+            raise type(error)(f"{error}; {words(work.moved)} moved before{where}", error.reason) from error
     if work.resumed:
         note(f"{words(work.resumed)} of them came from an earlier move that was stopped")
     if left.leased or left.delayed:

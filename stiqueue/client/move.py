@@ -1,13 +1,14 @@
 """Moves the messages of a queue to another server, for `stiqueue move`, with ordinary RPCs.
 
-A group of messages goes in three steps. Each is one request, and each can be repeated:
+A group of messages goes in four steps. Each is one request, and each can be repeated:
 
-1. It is *staged*: enqueued in the queue ``<queue>.moving`` of the same server and acked where it was, in one commit.
-   From then on no consumer gets it, and a header says which messages belong together.
-2. It is enqueued at the other server, under a request id derived from the staged messages.
-3. The staged messages are acked.
+1. The target is asked whether it would accept such messages, so that it refuses them before they are staged.
+2. The group is *staged*: enqueued in the queue ``<queue>.moving`` of the same server and acked where it was, in one
+   commit. From then on no consumer gets it, and a header says which messages belong together.
+3. It is enqueued at the target, under a request id derived from the staged messages.
+4. The staged messages are acked.
 
-If a move dies between 1 and 3, the next move finds the group and sends it under the same request id; a server that has
+If a move dies between 2 and 4, the next move finds the group and sends it under the same request id; a server that has
 it already enqueues nothing. So no message is lost, and none is doubled while the other server remembers the request
 id.
 """
@@ -16,50 +17,27 @@ from __future__ import annotations
 
 import hashlib
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from urllib.parse import quote, unquote
 
 from stiqueue.client.base import BaseClient, session_of
 from stiqueue.client.enqueue import BATCH_MESSAGES
 from stiqueue.client.feed import Feed
 from stiqueue.client.options import BATCH_BYTES
+from stiqueue.client.staging import NAME, STAGING_SUFFIX, Kind, StagedGroup, Staging, staging_queue
 from stiqueue.client.waiting.threads import run
-from stiqueue.errors import InvalidRequest, LeaseStale, LimitReached, NotSupported, Unavailable
-from stiqueue.limits import MAX_PREFETCH, MAX_PREFETCH_BYTES, MAX_TTL, queue_name, suffixed
-from stiqueue.message import STAGING_HEADER, Batch, Counts, Delivered, PeekQuery, Settlement, State, Subscription
+from stiqueue.errors import (
+    AccessDenied,
+    InvalidRequest,
+    LeaseStale,
+    LimitReached,
+    NotSupported,
+    Unauthenticated,
+)
+from stiqueue.limits import MAX_TTL, headers_size, queue_name
+from stiqueue.message import Batch, Counts, Delivered, PeekQuery, Settlement, State, Subscription
 
-STAGING_SUFFIX = ".moving"
-"""The end of the name of the queue in which messages wait while they are moved."""
-NAME = "stiqueue move"
-OTHERS_SECONDS = 15.0
-"""How long the server may take to notice that another move has died."""
-POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The properties that all messages of one request share."""
-
-    priority: int
-    headers: dict[str, str]
-    expire_ms: int
-    """When their ttl runs out, in ms since 1970; 0: never."""
-    key: str = ""
-    unique_key: str = ""
-
-    @property
-    def mark(self) -> str:
-        """The header of a staged message: its end and its keys, which as real keys would make it wait for others."""
-        return " ".join((str(self.expire_ms), quote(self.key), quote(self.unique_key)))
-
-    @classmethod
-    def of_staged(cls, message: Delivered) -> Kind:
-        """Return the properties of a staged message before staging. A message from somebody else may have no mark."""
-        headers = dict(message.headers)
-        _, expire_ms, key, unique_key, *_ = [*headers.pop(STAGING_HEADER, "").split(" "), "", "", ""]
-        return cls(message.priority, headers, int(expire_ms or 0), unquote(key), unquote(unique_key))
+NO_LEASE = "stiqueue-move-asks"
+"""A lease that nobody holds: a server refuses to ack it, and so enqueues nothing."""
 
 
 class Move:
@@ -85,17 +63,15 @@ class Move:
         """The number of messages that an earlier, interrupted move had staged."""
         self.on_moved: Callable[[int], None] = lambda number: None
         """Called with a number of messages once the target has them and the source no longer does."""
+        self.staged = 0
+        """The number of messages that are staged now; after an error they wait for the next run."""
+        self.staging = Staging(source, staging_queue(queue_name(queue)))
         self._source, self._target = source, target
         self._queue = queue_name(queue)
         self._to = queue_name(to_queue or queue)
-        self._staging = suffixed(self._queue, STAGING_SUFFIX)
         self._flat = flat
-        self._staged = Feed(
-            session_of(source),
-            Subscription(self._staging, MAX_PREFETCH, MAX_PREFETCH_BYTES, consumer=NAME, concurrency=1),
-        )
-        self._copied: set[int] = set()
-        """Staged messages that the target has but whose acks came too late: the source delivers them again."""
+        self._accepted: dict[tuple[bool, bool, bool], int] = {}
+        """The largest message that the target would accept: with a priority, a key, a unique key or without."""
 
     def run(self, wait: float = 0.0) -> Counts:
         """Move until no message was ready for `wait` seconds; return the counts of those left, leased or delayed.
@@ -103,35 +79,35 @@ class Move:
         Raises:
             Unavailable: a server stayed away for the timeout of its client, or another move of the queue is at work.
             LimitReached: the target has no room.
-            NotSupported: the target cannot have such messages.
+            NotSupported, InvalidRequest: the target does not accept such messages.
         """
+        stagings = [self.staging]
+        if self._queue.endswith(STAGING_SUFFIX):  # of an earlier move, which is not to be run again
+            stagings.append(Staging(self._source, self._queue))
         taken = Feed(
             session_of(self._source), Subscription(self._queue, BATCH_MESSAGES, wait=wait, consumer=NAME, concurrency=1)
         )
         try:
-            self._finish_earlier()
+            for staging in stagings:
+                self._finish_earlier(staging)
             while (messages := run(taken.next())) is not None:
                 for kind, group in self._groups(messages):
                     self._move(kind, group)
         finally:
             run(taken.leave())
-            run(self._staged.leave())
-        return self._counts(self._queue)
-
-    def _finish_earlier(self) -> None:
-        """Move the messages that a dead move has left behind."""
-        give_up = time.monotonic() + OTHERS_SECONDS
-        while (counts := self._counts(self._staging)).consumers:
-            if time.monotonic() > give_up:
-                raise Unavailable(f"another move of {self._queue} is at work: {self._staging} has a consumer")
-            time.sleep(POLL_SECONDS)
-        self.resumed = counts.ready
-        self._copy_staged(counts.ready)
-
-    def _counts(self, queue: str) -> Counts:
-        session = session_of(self._source)
-        (counts,) = run(session.connected().counts([queue], self._source.timeout))
+            self.staging.leave()
+        (counts,) = run(session_of(self._source).connected().counts([self._queue], self._source.timeout))
         return counts
+
+    def _finish_earlier(self, staging: Staging) -> None:
+        """Move the messages that a dead move has staged."""
+        staging.await_others()
+        groups = staging.groups()
+        number = sum(len(group.ids) for group in groups)
+        self.resumed += number
+        self.staged += number
+        for group in groups:
+            self._finish(staging, group)
 
     # -- step 1 -------------------------------------------------------------------------------------------------------
 
@@ -172,17 +148,9 @@ class Move:
         return found
 
     def _move(self, kind: Kind, group: list[Delivered]) -> None:
-        mark = {STAGING_HEADER: f"{uuid.uuid4().hex} {kind.mark}"}
-        batch = Batch(
-            self._staging,
-            [message.body for message in group],
-            f"stage-{uuid.uuid4().hex}",
-            kind.priority,
-            headers=kind.headers | mark,
-            ack_lease_ids=[message.lease_id for message in group],
-        )
+        self._ask(kind, group)
         try:
-            run(session_of(self._source).connected().enq(batch, self._source.timeout))
+            staged = self.staging.add(kind, group)
         except LeaseStale:
             return  # the connection was lost meanwhile: they come again
         except (InvalidRequest, LimitReached, NotSupported) as error:
@@ -191,50 +159,62 @@ class Move:
             # No room for one more message, or a server that cannot enqueue and ack in one step.
             self._move_unstaged(kind, group)
         else:
-            self._copy_staged(len(group))
+            self.staged += len(group)
+            self._finish(self.staging, staged)
+
+    def _ask(self, kind: Kind, group: Sequence[Delivered]) -> None:
+        """Ask the target whether it would accept messages, unless it would accept larger ones of their kind.
+
+        Raises:
+            NotSupported, InvalidRequest: it would not.
+            Unavailable: it stayed away.
+        """
+        features = bool(self._priority(kind)), bool(kind.key), bool(kind.unique_key)
+        largest = max((message.body for message in group), key=len)
+        size = len(largest) + headers_size(kind.headers)
+        if size <= self._accepted.get(features, -1):
+            return
+        try:
+            self._enqueue(kind, Batch(self._to, [largest], ack_lease_ids=[NO_LEASE]))
+        except LeaseStale:
+            pass  # it has no other objection
+        except LimitReached:
+            return  # it may have room later
+        except Unauthenticated:
+            raise
+        except AccessDenied:
+            return  # without the right to ack there, it does not say
+        except NotSupported as error:
+            if error.reason != "NO_ACK_IN_ENQ":  # which a cluster checks last
+                raise
+        self._accepted[features] = size
 
     def _move_unstaged(self, kind: Kind, group: list[Delivered]) -> None:
         """Move messages one by one, under request ids derived from them."""
         for message in group:
             what = f"{self._queue} {message.id} {message.enqueue_time_ms} {message.body!r}"
-            is_there = self._put(kind, [message.body], _digest([what]))
-            self._count(self._ack([message]), is_there)
+            self._ack([message], self._put(kind, [message.body], _digest([what])))
 
-    # -- steps 2 and 3 ------------------------------------------------------------------------------------------------
+    # -- steps 3 and 4 ------------------------------------------------------------------------------------------------
 
-    def _copy_staged(self, number: int) -> None:
-        """Copy so many staged messages to the target, and ack them."""
-        while number:
-            for mark, group in _by_mark(self._next_staged(number)):
-                number -= self._copy(mark, group)
-        self._copied.clear()
-
-    def _next_staged(self, number: int) -> Iterable[Delivered]:
-        """Return `number` staged messages that one stream holds, so that groups are whole."""
-        held: dict[int, Delivered] = {}
-        stream = None
-        while len(held) < number:
-            messages = run(self._staged.next())
-            if messages is None:
-                raise Unavailable(f"the server does not deliver from {self._staging} any more")
-            if self._staged.stream is not stream:  # the messages of the previous stream have gone back
-                stream = self._staged.stream
-                held.clear()
-            held |= {message.id: message for message in messages}
-        return held.values()
-
-    def _copy(self, mark: str, group: list[Delivered]) -> int:
-        """Copy one group; return how many of its messages are acked."""
-        kind = Kind.of_staged(group[0])
-        new = [message for message in group if message.id not in self._copied]
-        is_there = True
-        if new:
-            request_id = _digest([mark, *(str(message.id) for message in new)])
-            is_there = self._put(kind, [message.body for message in new], request_id)
-            self._copied.update(message.id for message in new)
-        acked = self._ack(group)
-        self._count(acked, is_there)
-        return acked
+    def _finish(self, staging: Staging, group: StagedGroup) -> None:
+        """Copy a staged group to the target, and ack it."""
+        left = list(group.ids)
+        is_there: bool | None = None  # None: not copied yet
+        came = True
+        while left and came:
+            came = False
+            for messages in staging.leased(left, len(left) if is_there is None else 1):
+                came = True
+                if is_there is None:
+                    request_id = _digest([group.mark, *map(str, group.ids)])
+                    is_there = self._put(Kind.of_staged(messages[0]), [each.body for each in messages], request_id)
+                acked = self._ack(messages, is_there)
+                self.staged -= len(acked)
+                left = [each for each in left if each not in acked]
+        self.staged -= len(left)  # gone: acked by a request whose answer was lost
+        if is_there is not None:
+            self._count(len(left), is_there)
 
     def _put(self, kind: Kind, bodies: Sequence[bytes], request_id: str) -> bool:
         """Enqueue at the target, under one request id; return False, and do nothing, if they have expired."""
@@ -242,13 +222,8 @@ class Move:
         left = min(MAX_TTL, kind.expire_ms / 1000 - time.time()) if kind.expire_ms else None
         if left is not None and left <= 0:
             return False
-        priority = 0 if self._flat else kind.priority
-        batch = Batch(self._to, bodies, request_id, priority, ttl=left, headers=kind.headers)
-        batch = batch._replace(key=kind.key, unique_key=kind.unique_key)
         try:
-            run(session_of(self._target).connected().enq(batch, self._target.timeout))
-        except NotSupported as error:
-            raise NotSupported(f"{error}{'; --flat moves without priorities' if priority else ''}") from error
+            self._enqueue(kind, Batch(self._to, bodies, request_id, ttl=left))
         except InvalidRequest as error:
             if error.reason != "MESSAGE_TOO_LARGE" or not error.is_refusal or len(bodies) == 1:
                 raise
@@ -257,11 +232,26 @@ class Move:
             self._put(kind, bodies[half:], f"{request_id}1")
         return True
 
-    def _ack(self, messages: Sequence[Delivered]) -> int:
-        """Ack messages of the source; return how many were still leased to us."""
+    def _enqueue(self, kind: Kind, batch: Batch) -> None:
+        """Enqueue a batch of messages of one kind at the target."""
+        priority = self._priority(kind)
+        batch = batch._replace(priority=priority, headers=kind.headers, key=kind.key, unique_key=kind.unique_key)
+        try:
+            run(session_of(self._target).connected().enq(batch, self._target.timeout))
+        except NotSupported as error:
+            hint = "; --flat moves without priorities" if priority else ""
+            raise NotSupported(f"{error}{hint}", error.reason) from error
+
+    def _priority(self, kind: Kind) -> int:
+        return 0 if self._flat else kind.priority
+
+    def _ack(self, messages: Sequence[Delivered], is_there: bool) -> set[int]:
+        """Ack and count messages of the source; return the ids of those that were still leased to us."""
         settlement = Settlement([message.lease_id for message in messages])
-        stale = run(session_of(self._source).connected().settle(settlement, self._source.timeout))
-        return len(messages) - len(stale)
+        stale = set(run(session_of(self._source).connected().settle(settlement, self._source.timeout)))
+        acked = {message.id for message in messages if message.lease_id not in stale}
+        self._count(len(acked), is_there)
+        return acked
 
     def _count(self, number: int, is_there: bool) -> None:
         if is_there:
@@ -269,14 +259,6 @@ class Move:
         else:
             self.expired += number
         self.on_moved(number)
-
-
-def _by_mark(messages: Iterable[Delivered]) -> Iterator[tuple[str, list[Delivered]]]:
-    """Divide staged messages into their groups. A message without a mark is a group of its own."""
-    groups: dict[str, list[Delivered]] = {}
-    for message in sorted(messages, key=lambda message: message.id):
-        groups.setdefault(message.headers.get(STAGING_HEADER, f"{message.id}"), []).append(message)
-    yield from groups.items()
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stiqueue import LocalSQClient, QueueFull, SQClient, SQServer
+from stiqueue import InvalidRequest, LocalSQClient, QueueFull, SQClient, SQServer
 from stiqueue.client.base import BaseClient
 from stiqueue.client.move import Move
 from stiqueue.message import DEAD_REASON_HEADER, STAGING_HEADER, Outcome, Settlement
@@ -171,7 +171,8 @@ def test_while_producers_and_consumers_are_at_work(cli: Cli, client: SQClient, o
 def test_a_full_target_is_told_and_goes_on_later(cli: Cli, client: SQClient) -> None:
     client.enq_many(str(number) for number in range(3_000))
     with SQServer(port=0, max_messages=1_500) as server, SQClient(port=server.port) as full:
-        assert cli.fails(5, "move", to(full)).endswith("; 999 messages moved before")
+        told = "; 999 messages moved before, 999 wait in default.moving for the next run"
+        assert cli.fails(5, "move", to(full)).endswith(told)
         came = bodies(full)
         full.purge()
         assert "moved before" in cli.fails(5, "move", to(full))
@@ -186,8 +187,9 @@ def test_a_full_target_is_told_and_goes_on_later(cli: Cli, client: SQClient) -> 
 def test_nobody_there(cli: Cli, nobody: Cli, client: SQClient, unused_port: int) -> None:
     nobody.fails(4, "move", "--connect-timeout", "0.2", f"127.0.0.1:{cli.port}")
     client.enq("a")
-    cli.fails(4, "move", "--connect-timeout", "0.2", f"localhost:{unused_port}")
-    assert client.cnt(queue=STAGED) == 1
+    text = cli.fails(4, "move", "--connect-timeout", "0.2", f"localhost:{unused_port}")
+    assert text.endswith("; 0 messages moved before")
+    assert [*client.queues()] == ["default"]
 
 
 @pytest.mark.parametrize("address", ["", ":1", "host:port", "host:99999", "a/b", "user@host"])
@@ -200,13 +202,13 @@ def test_nowhere_else(cli: Cli) -> None:
 
 
 def test_a_second_move_waits_for_the_first(client: SQClient, other: SQClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stiqueue.client.move.OTHERS_SECONDS", 0.2)
+    monkeypatch.setattr("stiqueue.client.staging.OTHERS_SECONDS", 0.2)
     client.enq("a")
     move = Move(client, other, "default")
     thread = threading.Thread(target=move.run, kwargs={"wait": 1.0}, daemon=True)
     thread.start()
     wait_until(lambda: other.cnt() == 1)
-    with SQClient(port=client.port) as third, pytest.raises(Exception, match="another move of default is at work"):
+    with SQClient(port=client.port) as third, pytest.raises(Exception, match="another move is at work"):
         Move(third, other, "default").run()
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -245,6 +247,13 @@ class Deadly:
         return counted
 
 
+def stage(client: SQClient, target: SQClient, queue: str = "default") -> None:
+    """Let a move of `queue` die once it has staged what is ready, and before the target has it."""
+    Deadly(target, 1, answered=False)  # after the question whether it would accept them
+    with pytest.raises(Died):
+        Move(client, target, queue).run()
+
+
 def fill(client: SQClient) -> list[bytes]:
     """Enqueue messages of several kinds; return their bodies in the order of delivery."""
     client.enq_many(["a", "b", "c"])
@@ -253,6 +262,51 @@ def fill(client: SQClient) -> list[bytes]:
     client.enq_many(["d", "e"], headers={"key": "value"})
     client.enq("f", ttl=3600)
     return bodies(client)
+
+
+def test_a_limit_or_a_pause_of_its_own_queue_holds_nothing_up(client: SQClient, other: SQClient) -> None:
+    client.enq_many(map(str, range(20)))
+    stage(client, other)
+    client.configure(queue="*.moving", max_leased=5, ttl=0.001)
+    client.pause(queue="*.moving")
+    client.enq("20")
+    move = Move(client, other, "default")
+    move.run()
+    assert (move.moved, move.resumed, move.staged) == (21, 20, 0)
+    assert [int(body) for body in bodies(other)] == list(range(21))
+    assert client.queues() == {}
+
+
+@pytest.mark.parametrize("data", [None, "queue.db"])
+def test_where_a_message_has_one_attempt_moves_may_die_as_often_as_they_like(
+    tmp_path: Path, other: SQClient, data: str | None
+) -> None:
+    with SQServer(port=0, max_attempts=1, data=data and tmp_path / data) as server:
+        with SQClient(port=server.port) as client:
+            client.enq_many(["a", "b"])
+            stage(client, other)
+        for _ in range(3):
+            with SQClient(port=server.port) as client:
+                Deadly(other, 0, answered=False)
+                with pytest.raises(Died):
+                    Move(client, other, "default").run()
+        with SQClient(port=server.port) as client:
+            Move(client, other, "default").run()
+            assert client.queues() == {}
+    assert bodies(other) == [b"a", b"b"]
+
+
+def test_messages_of_an_interrupted_move_can_go_back(cli: Cli, client: SQClient, other: SQClient) -> None:
+    client.enq("a", key="ann", unique_key="one", priority=3, headers={"h": "x"}, ttl=3600)
+    before = [(bytes(each), each.key, each.unique_key, each.priority, each.headers) for each in client.peek_messages()]
+    stage(client, other)
+    wait_until(lambda: client.counts(queue=STAGED).consumers == 0)
+    assert client.counts(queue=STAGED).delayed == 1
+    done = cli.run("move", "-q", STAGED, "--to-queue", "default", to(client))
+    assert (done.code, done.err) == (0, "stiqueue: 1 message of them came from an earlier move that was stopped\n")
+    after = client.peek_messages()
+    assert [(bytes(each), each.key, each.unique_key, each.priority, each.headers) for each in after] == before
+    assert [*client.queues()] == ["default"]
 
 
 @pytest.mark.slow
@@ -370,15 +424,19 @@ def test_told_to_stop_it_says_how_far_it_came(cli: Cli, client: SQClient, other:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[SQClient]:
-    """A client of a gateway to a cluster of one server."""
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    """A cluster of one server, not started."""
     nats = NatsServer(tmp_path / "nats")
-    try:
-        nats.start()
-        with SQServer(port=0, engine=nats.address, replicas=1) as server, SQClient(port=server.port) as client:
-            yield client
-    finally:
-        nats.end()
+    yield nats
+    nats.end()
+
+
+@pytest.fixture
+def gateway(nats: NatsServer) -> Iterator[SQClient]:
+    """A client of a gateway to a cluster of one server."""
+    nats.start()
+    with SQServer(port=0, engine=nats.address, replicas=1) as server, SQClient(port=server.port) as client:
+        yield client
 
 
 def test_to_a_cluster(cli: Cli, client: SQClient, gateway: SQClient) -> None:
@@ -401,12 +459,66 @@ def test_to_a_cluster_priorities_are_left_out_only_if_that_is_asked_for(
     assert seen(gateway, "default") == [(b"high", 0, {}), (b"low", 0, {})]
 
 
+@pytest.mark.parametrize("field", ["key", "unique_key"])
+def test_a_cluster_refuses_keys_before_anything_is_staged(
+    cli: Cli, client: SQClient, gateway: SQClient, field: str
+) -> None:
+    client.enq("plain")
+    client.enq("a", **{field: "ann"})
+    text = cli.fails(1, "move", to(gateway))
+    assert text.startswith(f"stiqueue: {field}: JetStream cannot")
+    assert text.endswith("; 1 message moved before")
+    assert [*client.queues()] == ["default"]
+    (left,) = client.peek_messages()
+    assert (bytes(left), getattr(left, field), left.headers) == (b"a", "ann", {})
+    assert bodies(gateway) == [b"plain"]
+
+
+def test_a_message_above_the_limit_of_the_target_stays(client: SQClient) -> None:
+    client.enq(b"x" * (2 << 20))
+    client.enq("small")
+    with SQServer(port=0, buff_size=1 << 20) as server, SQClient(port=server.port) as small:
+        refuses(client, small, "larger than max")
+
+
+def test_a_message_above_the_limit_of_a_cluster_stays(
+    client: SQClient, nats: NatsServer, request: pytest.FixtureRequest
+) -> None:
+    nats.max_payload = "1MB"
+    client.enq(b"x" * (2 << 20))
+    client.enq("small")
+    refuses(client, request.getfixturevalue("gateway"), "max_payload")
+
+
+def refuses(client: SQClient, target: SQClient, reason: str) -> None:
+    move = Move(client, target, "default")
+    with pytest.raises(InvalidRequest, match=reason):
+        move.run()
+    assert (move.moved, move.staged) == (0, 0)
+    assert target.queues() == {}
+    assert (client.cnt(), [*client.queues()]) == (2, ["default"])
+
+
+def test_a_token_that_may_only_enqueue_is_enough(client: SQClient, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret-of-the-move enq\n")
+    tokens.chmod(0o600)
+    client.enq("a", priority=3)
+    with (
+        SQServer(port=0, tokens=tokens) as server,
+        SQClient(port=server.port, token="secret-of-the-move") as target,
+    ):
+        move = Move(client, target, "default")
+        move.run()
+        assert (move.moved, client.queues()) == (1, {})
+
+
 def test_to_a_cluster_a_repeated_group_is_known(client: SQClient, gateway: SQClient) -> None:
     client.enq_many(["a", "b", "c"])
-    deadly = Deadly(gateway, 0, answered=True)
+    deadly = Deadly(gateway, 1, answered=True)
     with pytest.raises(Died):
         Move(client, gateway, "default").run()
-    assert deadly.requests == 1
+    assert deadly.requests == 2
     move = Move(client, gateway, "default")
     move.run()
     assert (move.moved, move.resumed) == (3, 3)

@@ -43,6 +43,7 @@ class NatsServer:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.sync = sync
         self.jetstream = jetstream
+        self.max_payload = "8MB"
         self.port, self.monitor, self.cluster_port = (free_port() for _ in range(3))
         self.routes: list[str] = []
         """Where the servers of its cluster listen to each other."""
@@ -72,7 +73,7 @@ class NatsServer:
             f"server_name: {self.name}",
             f"listen: {self.host}:{self.port}",
             f"http: {self.host}:{self.monitor}",
-            "max_payload: 8MB",
+            f"max_payload: {self.max_payload}",
         ]
         if self.jetstream:
             sync = f", sync_interval: {self.sync}" if self.sync else ""

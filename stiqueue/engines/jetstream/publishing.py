@@ -73,6 +73,10 @@ class Publisher:
     async def enq(self, batch: Batch, original_time_ms: int | None = None) -> Receipt:
         """See `stiqueue.rules.engine.Engine.enq`."""
         _check_supported(batch)
+        if batch.ack_lease_ids:  # last, because `stiqueue move` asks with one whether its message would be accepted
+            self._check_size(batch, batch_headers(batch, time.time(), original_time_ms), DEAD_ROOM)
+            text = "ack_lease_ids: JetStream cannot acknowledge and publish in one step"
+            raise NotSupported(text, "NO_ACK_IN_ENQ")
         try:
             return await asyncio.wait_for(self._until_clear(batch, original_time_ms), TRY_SECONDS)
         except asyncio.TimeoutError:
@@ -188,8 +192,6 @@ def _check_supported(batch: Batch) -> None:
         raise NotSupported("key: JetStream cannot hold back messages behind one that is worked on")
     if batch.unique_key:
         raise NotSupported("unique_key: JetStream cannot tell when a message that is gone may come again")
-    if batch.ack_lease_ids:
-        raise NotSupported("ack_lease_ids: JetStream cannot acknowledge and publish in one step")
     most = MAX_BATCH - bool(batch.request_id)
     if len(batch.bodies) > most:
         raise NotSupported(
