@@ -23,7 +23,7 @@ from stiqueue.client.base import BaseClient, session_of
 from stiqueue.client.enqueue import BATCH_MESSAGES
 from stiqueue.client.feed import Feed
 from stiqueue.client.options import BATCH_BYTES
-from stiqueue.client.staging import NAME, STAGING_SUFFIX, Kind, StagedGroup, Staging, staging_queue
+from stiqueue.client.staging import NAME, STAGING_SUFFIX, Kind, Staging, staging_queue
 from stiqueue.client.waiting.threads import run
 from stiqueue.errors import (
     AccessDenied,
@@ -34,7 +34,7 @@ from stiqueue.errors import (
     Unauthenticated,
 )
 from stiqueue.limits import MAX_TTL, headers_size, queue_name
-from stiqueue.message import Batch, Counts, Delivered, PeekQuery, Settlement, State, Subscription
+from stiqueue.message import STAGING_HEADER, Batch, Counts, Delivered, PeekQuery, Settlement, State, Subscription
 
 NO_LEASE = "stiqueue-move-asks"
 """A lease that nobody holds: a server refuses to ack it, and so enqueues nothing."""
@@ -91,8 +91,7 @@ class Move:
             for staging in stagings:
                 self._finish_earlier(staging)
             while (messages := run(taken.next())) is not None:
-                for kind, group in self._groups(messages):
-                    self._move(kind, group)
+                self._move(messages)
         finally:
             run(taken.leave())
             self.staging.leave()
@@ -103,11 +102,10 @@ class Move:
         """Move the messages that a dead move has staged."""
         staging.await_others()
         groups = staging.groups()
-        number = sum(len(group.ids) for group in groups)
-        self.resumed += number
-        self.staged += number
-        for group in groups:
-            self._finish(staging, group)
+        self.resumed += sum(map(len, groups))
+        self.staged += self.resumed
+        for ids in groups:
+            self._finish(staging, ids)
 
     # -- step 1 -------------------------------------------------------------------------------------------------------
 
@@ -117,13 +115,8 @@ class Move:
         group: list[Delivered] = []
         kind, size = Kind(0, {}, 0), 0
         for message in messages:
-            own = Kind(
-                message.priority,
-                dict(message.headers),
-                expire_ms.get(message.id, 0),
-                message.key,
-                message.unique_key,
-            )
+            end = expire_ms.get(message.id, 0)
+            own = Kind(message.priority, dict(message.headers), end, message.key, message.unique_key)
             full = len(group) >= BATCH_MESSAGES or own.unique_key or size + len(message.body) > BATCH_BYTES
             if group and (full or own != kind):
                 yield kind, group
@@ -147,20 +140,32 @@ class Move:
             look.cancel()
         return found
 
-    def _move(self, kind: Kind, group: list[Delivered]) -> None:
-        self._ask(kind, group)
-        try:
-            staged = self.staging.add(kind, group)
-        except LeaseStale:
-            return  # the connection was lost meanwhile: they come again
-        except (InvalidRequest, LimitReached, NotSupported) as error:
-            if not error.is_refusal:
-                raise  # an earlier try may have staged them
-            # No room for one more message, or a server that cannot enqueue and ack in one step.
-            self._move_unstaged(kind, group)
-        else:
-            self.staged += len(group)
+    def _move(self, messages: Sequence[Delivered]) -> None:
+        staged: list[int] = []
+
+        def finish() -> None:
             self._finish(self.staging, staged)
+            staged.clear()
+
+        for kind, group in self._groups(messages):
+            try:
+                self._ask(kind, group)
+            except (InvalidRequest, NotSupported):
+                finish()
+                raise
+            try:
+                staged += self.staging.add(kind, group)
+            except LeaseStale:
+                pass  # the connection was lost meanwhile: they come again
+            except (InvalidRequest, LimitReached, NotSupported) as error:
+                if not error.is_refusal:
+                    raise  # an earlier try may have staged them
+                # No room for one more message, or a server that cannot enqueue and ack in one step.
+                finish()
+                self._move_unstaged(kind, group)
+            else:
+                self.staged += len(group)
+        finish()
 
     def _ask(self, kind: Kind, group: Sequence[Delivered]) -> None:
         """Ask the target whether it would accept messages, unless it would accept larger ones of their kind.
@@ -193,28 +198,50 @@ class Move:
         """Move messages one by one, under request ids derived from them."""
         for message in group:
             what = f"{self._queue} {message.id} {message.enqueue_time_ms} {message.body!r}"
-            self._ack([message], self._put(kind, [message.body], _digest([what])))
+            is_there = self._put(kind, [message.body], _digest([what]))
+            self._count(len(self._ack([message])), is_there)
 
     # -- steps 3 and 4 ------------------------------------------------------------------------------------------------
 
-    def _finish(self, staging: Staging, group: StagedGroup) -> None:
-        """Copy a staged group to the target, and ack it."""
-        left = list(group.ids)
-        is_there: bool | None = None  # None: not copied yet
+    def _finish(self, staging: Staging, ids: Sequence[int]) -> None:
+        """Copy staged groups to the target, and ack them."""
+        left = list(ids)
+        copied: dict[str, bool] = {}
+        """By mark: whether the target has the group; False: it had expired."""
         came = True
         while left and came:
             came = False
-            for messages in staging.leased(left, len(left) if is_there is None else 1):
+            for messages in staging.leased(left, 1 if copied else len(left)):
                 came = True
-                if is_there is None:
-                    request_id = _digest([group.mark, *map(str, group.ids)])
-                    is_there = self._put(Kind.of_staged(messages[0]), [each.body for each in messages], request_id)
-                acked = self._ack(messages, is_there)
-                self.staged -= len(acked)
-                left = [each for each in left if each not in acked]
-        self.staged -= len(left)  # gone: acked by a request whose answer was lost
-        if is_there is not None:
-            self._count(len(left), is_there)
+                try:
+                    self._copy(messages, copied)
+                finally:  # those that were copied before an error
+                    gone = self._ack_copied(messages, copied)
+                    left = [each for each in left if each not in gone]
+        if copied:  # acked by a request whose answer was lost
+            self.staged -= len(left)
+            self._count(len(left), True)
+
+    def _copy(self, messages: Sequence[Delivered], copied: dict[str, bool]) -> None:
+        """Enqueue groups at the target, except those that are `copied` already."""
+        groups: dict[str, list[Delivered]] = {}
+        for message in messages:
+            groups.setdefault(_mark(message), []).append(message)
+        for mark, group in groups.items():
+            if mark not in copied:
+                request_id = _digest([mark, *(str(message.id) for message in group)])
+                bodies = [message.body for message in group]
+                copied[mark] = self._put(Kind.of_staged(group[0]), bodies, request_id)
+
+    def _ack_copied(self, messages: Sequence[Delivered], copied: dict[str, bool]) -> set[int]:
+        """Ack staged messages, those that are `copied`; return the ids of those that were still leased to us."""
+        ready = [message for message in messages if _mark(message) in copied]
+        acked = self._ack(ready) if ready else []
+        there = sum(copied[_mark(message)] for message in acked)
+        self.staged -= len(acked)
+        self._count(there, True)
+        self._count(len(acked) - there, False)
+        return {message.id for message in acked}
 
     def _put(self, kind: Kind, bodies: Sequence[bytes], request_id: str) -> bool:
         """Enqueue at the target, under one request id; return False, and do nothing, if they have expired."""
@@ -245,20 +272,24 @@ class Move:
     def _priority(self, kind: Kind) -> int:
         return 0 if self._flat else kind.priority
 
-    def _ack(self, messages: Sequence[Delivered], is_there: bool) -> set[int]:
-        """Ack and count messages of the source; return the ids of those that were still leased to us."""
+    def _ack(self, messages: Sequence[Delivered]) -> list[Delivered]:
+        """Ack messages of the source; return those that were still leased to us."""
         settlement = Settlement([message.lease_id for message in messages])
         stale = set(run(session_of(self._source).connected().settle(settlement, self._source.timeout)))
-        acked = {message.id for message in messages if message.lease_id not in stale}
-        self._count(len(acked), is_there)
-        return acked
+        return [message for message in messages if message.lease_id not in stale]
 
     def _count(self, number: int, is_there: bool) -> None:
         if is_there:
             self.moved += number
         else:
             self.expired += number
-        self.on_moved(number)
+        if number:
+            self.on_moved(number)
+
+
+def _mark(message: Delivered) -> str:
+    """Return the header that a staged message shares with its group."""
+    return message.headers[STAGING_HEADER]
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -57,15 +57,6 @@ class Kind:
         return cls(message.priority, headers, int(expire_ms or 0), unquote(key), unquote(unique_key))
 
 
-@dataclass(frozen=True)
-class StagedGroup:
-    """Staged messages that one request enqueues at the target."""
-
-    mark: str
-    """The header that they share with no others."""
-    ids: Sequence[int]
-
-
 class Staging:
     """The staged messages of one queue. For one thread."""
 
@@ -98,13 +89,13 @@ class Staging:
         (counts,) = run(session_of(self._client).connected().counts([self.queue], self._client.timeout))
         return counts
 
-    def add(self, kind: Kind, messages: Sequence[Delivered]) -> StagedGroup:
-        """Enqueue leased messages here and ack them where they were, in one step.
+    def add(self, kind: Kind, messages: Sequence[Delivered]) -> Sequence[int]:
+        """Enqueue leased messages here and ack them where they were, in one step; return their ids here.
 
         Raises:
             LeaseStale: one of them is no longer held.
         """
-        mark = f"{uuid.uuid4().hex} {kind.mark}"
+        mark = f"{uuid.uuid4().hex} {kind.mark}"  # shared with no other group
         batch = Batch(
             self.queue,
             [message.body for message in messages],
@@ -119,10 +110,10 @@ class Staging:
         receipt = run(transport.enq(batch, self._client.timeout))
         if self._presence is None or self._presence.is_over:
             self._presence = transport.subscribe(Subscription(self.queue, consumer=NAME))
-        return StagedGroup(mark, range(receipt.first_id, receipt.first_id + receipt.count))
+        return range(receipt.first_id, receipt.first_id + receipt.count)
 
-    def groups(self) -> list[StagedGroup]:
-        """Return the groups that are here, in the order in which they came."""
+    def groups(self) -> list[list[int]]:
+        """Return the ids of each group that is here, in the order in which they came."""
         found: dict[str, list[int]] = {}
         look = session_of(self._client).connected().look(PeekQuery(self.queue, state=State.ALL))
         try:
@@ -132,8 +123,7 @@ class Staging:
                         found.setdefault(mark, []).append(message.id)
         finally:
             look.cancel()
-        groups = [StagedGroup(mark, sorted(ids)) for mark, ids in found.items()]
-        return sorted(groups, key=lambda group: group.ids[0])
+        return sorted(map(sorted, found.values()))
 
     def leased(self, ids: Sequence[int], at_least: int) -> Iterator[list[Delivered]]:
         """Lease messages by `ids`; yield `at_least` so many that one stream holds, for the caller to ack.
