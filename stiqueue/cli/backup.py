@@ -13,7 +13,7 @@ from typing import BinaryIO
 import click
 
 from stiqueue.cli.meter import Meter
-from stiqueue.cli.options import Target, as_json, target
+from stiqueue.cli.options import Target, as_json, flat, target
 from stiqueue.cli.output import messages as words
 from stiqueue.cli.output import need, note, show_result
 from stiqueue.cli.records import Group, groups, line_of
@@ -132,9 +132,10 @@ def _is_stream(file: str, place: str) -> bool:
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, allow_dash=True, dir_okay=False))
+@flat
 @target(queue=False)
 @as_json
-def import_(target: Target, file: str, as_json: bool) -> None:
+def import_(target: Target, file: str, flat: bool, as_json: bool) -> None:
     r"""Enqueue the messages of FILE (-: stdin), written by `export`.
 
     They become new messages: new ids, at the end of their queues, no attempts, enqueued now. Delays and ttls end at the
@@ -150,7 +151,7 @@ def import_(target: Target, file: str, as_json: bool) -> None:
         need("stdin")
     size = None if file == STANDARD else os.path.getsize(file)
     with target.client() as client, Meter("importing", size) as meter:
-        done = _Import(client, meter)
+        done = _Import(client, meter, flat)
         with click.open_file(file, "rb") as lines, last_words(lambda: f"stopped {done.told}"):
             done.run(lines)
     value = {"count": done.enqueued, "repeated": done.repeated, "taken": done.taken, "expired": done.expired}
@@ -167,10 +168,11 @@ def import_(target: Target, file: str, as_json: bool) -> None:
 class _Import:
     """One import and its progress."""
 
-    def __init__(self, client: SQClient, meter: Meter) -> None:
+    def __init__(self, client: SQClient, meter: Meter, flat: bool) -> None:
         self.enqueued = self.repeated = self.taken = self.expired = self.lines = 0
         self._client = client
         self._meter = meter
+        self._flat = flat
 
     @property
     def told(self) -> str:
@@ -190,7 +192,7 @@ class _Import:
             self.expired += number
         else:
             try:
-                receipt = put(self._client, batch)
+                receipt = put(self._client, batch, self._flat)
             except InvalidRequest as error:
                 if error.reason != "MESSAGE_TOO_LARGE" or not error.is_refusal or number == 1:
                     raise

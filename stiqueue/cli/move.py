@@ -9,7 +9,7 @@ import click
 
 from stiqueue.cli import security
 from stiqueue.cli.meter import Meter
-from stiqueue.cli.options import WORKER_SECONDS, Target, as_json, duration, target
+from stiqueue.cli.options import WORKER_SECONDS, Target, as_json, duration, flat, target
 from stiqueue.cli.output import messages as words
 from stiqueue.cli.output import note, show_result
 from stiqueue.cli.signals import last_words
@@ -50,7 +50,7 @@ def _to_options(command: Any) -> Any:
 @click.option(
     "--to-queue", metavar="NAME", callback=_name, help="The queue on the other server; default: the same name."
 )
-@click.option("--flat", is_flag=True, help="Drop priorities, for a server without them; the order stays the same.")
+@flat
 @duration(
     "--timeout",
     text="Stop after this long without a ready message; for messages that are delayed or still coming in.",

@@ -113,6 +113,9 @@ _QUEUE: Decorator = click.option(
     shell_complete=_complete_queue,
     help="The queue.",
 )
+flat: Decorator = click.option(
+    "--flat", is_flag=True, help="Drop priorities, for a server without them; the order stays the same."
+)
 as_json: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per line, for scripts."
 )

@@ -1,4 +1,4 @@
-"""Copying any number of messages out of a server and into one: `export` and `import`."""
+"""Copying any number of messages out of a server and into one: `export`, `import` and `move`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from stiqueue.client.base import BaseClient, session_of
 from stiqueue.client.waiting.threads import run
+from stiqueue.errors import NotSupported
 from stiqueue.message import Batch, PeekedMessage, PeekQuery, Receipt, State
 
 
@@ -30,15 +31,25 @@ def copied(client: BaseClient, queue: str) -> Iterator[PeekedMessage]:
     yield from sorted((message for message in late if message.id not in seen), key=_place)
 
 
-def put(client: BaseClient, batch: Batch) -> Receipt:
+def put(client: BaseClient, batch: Batch, flat: bool = False) -> Receipt:
     """Enqueue a batch, all or nothing; one whose `request_id` is known enqueues nothing and says so.
+
+    With `flat`, without its priority.
 
     Raises:
         InvalidRequest: it is too large.
+        NotSupported: the server cannot have such messages.
         QueueFull: there is no room.
         Unavailable: the server stayed away for the client's `timeout`.
     """
-    return run(session_of(client).connected().enq(batch, client.timeout))
+    if flat:
+        batch = batch._replace(priority=0)
+    try:
+        return run(session_of(client).connected().enq(batch, client.timeout))
+    except NotSupported as error:
+        if not batch.priority:
+            raise
+        raise error.told_as(f"{error}; --flat drops priorities", is_half_done=False) from error
 
 
 def _looked(client: BaseClient, queue: str, state: State) -> Iterator[PeekedMessage]:

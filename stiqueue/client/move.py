@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stiqueue.client.base import BaseClient, session_of
+from stiqueue.client.copy import put
 from stiqueue.client.enqueue import BATCH_MESSAGES
 from stiqueue.client.feed import Feed
 from stiqueue.client.options import BATCH_BYTES
@@ -174,7 +175,7 @@ class Move:
             NotSupported, InvalidRequest: it would not.
             Unavailable: it stayed away.
         """
-        features = bool(self._priority(kind)), bool(kind.key), bool(kind.unique_key)
+        features = bool(kind.priority), bool(kind.key), bool(kind.unique_key)
         largest = max((message.body for message in group), key=len)
         size = len(largest) + headers_size(kind.headers)
         if size <= self._accepted.get(features, -1):
@@ -261,16 +262,8 @@ class Move:
 
     def _enqueue(self, kind: Kind, batch: Batch) -> None:
         """Enqueue a batch of messages of one kind at the target."""
-        priority = self._priority(kind)
-        batch = batch._replace(priority=priority, headers=kind.headers, key=kind.key, unique_key=kind.unique_key)
-        try:
-            run(session_of(self._target).connected().enq(batch, self._target.timeout))
-        except NotSupported as error:
-            hint = "; --flat moves without priorities" if priority else ""
-            raise NotSupported(f"{error}{hint}", error.reason) from error
-
-    def _priority(self, kind: Kind) -> int:
-        return 0 if self._flat else kind.priority
+        batch = batch._replace(priority=kind.priority, headers=kind.headers, key=kind.key, unique_key=kind.unique_key)
+        put(self._target, batch, self._flat)
 
     def _ack(self, messages: Sequence[Delivered]) -> list[Delivered]:
         """Ack messages of the source; return those that were still leased to us."""

@@ -454,8 +454,21 @@ def test_to_a_cluster_priorities_are_left_out_only_if_that_is_asked_for(
 ) -> None:
     client.enq("low")
     client.enq("high", priority=9)
-    assert "--flat moves without priorities" in cli.fails(1, "move", to(gateway))
+    assert "; --flat drops priorities" in cli.fails(1, "move", to(gateway))
     assert cli.run("move", "--flat", to(gateway)).code == 0
+    assert seen(gateway, "default") == [(b"high", 0, {}), (b"low", 0, {})]
+
+
+def test_an_import_into_a_cluster_can_leave_out_priorities_as_well(
+    cli: Cli, client: SQClient, gateway: SQClient, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "all.jsonl")
+    client.enq("low")
+    client.enq("high", priority=9)
+    cli.ok("export", file)
+    there = Cli(gateway.port)
+    assert there.fails(1, "import", file).endswith("; --flat drops priorities; with the first 0 lines done")
+    assert there.ok("import", "--flat", file).text == "imported 2 messages\n"
     assert seen(gateway, "default") == [(b"high", 0, {}), (b"low", 0, {})]
 
 
