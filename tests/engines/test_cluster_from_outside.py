@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from support.nats_servers import NatsServer
 from support.ports import free_port
-from support.waiting import Call, soon
+from support.waiting import Call, soon, until
 
 from stiqueue import LimitReached, SQClient, SQServer, StoreError, Worker
 from stiqueue.engines.jetstream import JetStreamEngine, cluster, sweeper
@@ -100,6 +101,66 @@ def test_a_header_that_another_program_wrote_says_nothing(nats: NatsServer) -> N
             assert message is not None
             assert (message.decode(), message.headers) == (body, {})
         assert client.ack()
+
+
+async def with_settings(nats: NatsServer, work: Callable[[JetStreamContext], Awaitable[object]]) -> None:
+    client = Client()
+    await client.connect(nats.address)
+    await work(client.jetstream())
+    await client.close()
+
+
+def attempts(client: SQClient, queue: str = "s") -> int | None:
+    return client.settings(queue=queue).max_attempts
+
+
+def test_gateways_agree_after_somebody_has_removed_the_settings(nats: NatsServer) -> None:
+    """The numbers of changes begin anew then."""
+    with (
+        SQServer(port=0, engine=nats.address, replicas=1) as server,
+        SQServer(port=0, engine=nats.address, replicas=1) as other_server,
+        SQClient(port=server.port) as client,
+        SQClient(port=other_server.port) as other,
+    ):
+        for most in range(1, 4):
+            client.configure(queue="s", max_attempts=most)
+        until(lambda: attempts(other), 3)
+        asyncio.run(with_settings(nats, lambda stream: stream.delete_key_value("stiqueue-settings")))
+        client.configure(queue="s", max_attempts=7)
+        until(lambda: attempts(other), 7)
+        other.configure(queue="t", max_attempts=8)
+        until(lambda: attempts(client, "t"), 8)
+        assert attempts(client) == attempts(other) == 7
+
+
+def test_settings_that_another_program_wrote_are_ignored(nats: NatsServer, caplog: pytest.LogCaptureFixture) -> None:
+    def put(text: str) -> None:
+        async def write(stream: JetStreamContext) -> None:
+            bucket = await stream.key_value("stiqueue-settings")
+            await bucket.put("queues", text.encode())
+
+        asyncio.run(with_settings(nats, write))
+        caplog.clear()
+
+    def told() -> list[str]:
+        return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+    with SQServer(port=0, engine=nats.address, replicas=1) as server, SQClient(port=server.port) as client:
+        client.configure(queue="s", max_attempts=3)
+        for text in ("{garbage", "5", "[" * 100_000):
+            put(text)
+            with SQServer(port=0, engine=nats.address, replicas=1) as another, SQClient(port=another.port) as fresh:
+                (line, *_) = told()
+                assert line.startswith("the settings of queues in the cluster cannot be read, and are ignored: ")
+                assert attempts(fresh) == 0
+            assert attempts(client) == 3
+        put('[5, {"queue": "s", "max_attempts": "x"}, {"queue": "t", "max_attempts": 4}]')
+        with SQServer(port=0, engine=nats.address, replicas=1) as another, SQClient(port=another.port) as fresh:
+            assert told()[0].startswith("2 settings of queues in the cluster are ignored; the first: ")
+            assert attempts(fresh, "t") == 4
+            fresh.configure(queue="s", max_attempts=5)
+            until(lambda: (attempts(client), attempts(client, "t")), (5, 4))
+        assert not any(each.exc_info for each in caplog.records)
 
 
 def test_streams_of_answers_that_nobody_reads_are_removed(monkeypatch: pytest.MonkeyPatch, nats: NatsServer) -> None:

@@ -134,7 +134,7 @@ class JetStreamEngine:
         try:
             await self.cluster.connect()
             self._trusted = await is_safe(self.cluster.version, self._address.monitors, self._unsafe, self._logger)
-            self.shared = SharedSettings(self.cluster, self._names, self._replicas, self._defaults)
+            self.shared = SharedSettings(self.cluster, self._names, self._replicas, self._defaults, self._logger)
             consumers = StreamConsumers(self.cluster, self._names, self.shared, self._ack_wait)
             self.streams = Streams(self.cluster, self._names, consumers, self._replicas, self._bounds, self._logger)
             self.sweeper = Sweeper(self.cluster, self._names, self.streams)
@@ -269,9 +269,9 @@ class JetStreamEngine:
         await self.shared.load()
 
     @property
-    def settings_revision(self) -> int:
-        """The revision of the settings that this gateway knows."""
-        return self.shared.revision
+    def settings_version(self) -> str:
+        """The version of the settings that this gateway knows."""
+        return self.shared.version
 
     def _renew_all(self) -> None:
         self.spawn(self._gateways.learn_settings())

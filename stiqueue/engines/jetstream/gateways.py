@@ -75,8 +75,8 @@ class Own(Protocol):
         ...
 
     @property
-    def settings_revision(self) -> int:
-        """The revision of the settings of queues that this gateway knows."""
+    def settings_version(self) -> str:
+        """Which settings of queues this gateway knows; not in the order of time."""
         ...
 
     def queues_in_use(self) -> list[str]:
@@ -106,7 +106,7 @@ class Gateways:
 
     async def say(self, word: str, reply: str = "", **more: Any) -> None:
         """Broadcast a word to all gateways, which may answer to the subject `reply`."""
-        words = {"from": self._id, "say": word, "settings": self._own.settings_revision, **more}
+        words = {"from": self._id, "say": word, "settings": self._own.settings_version, **more}
         message = json.dumps(words).encode()
         with contextlib.suppress(Unavailable):
             await self._cluster.send(self._names.gateways, message, reply)
@@ -135,7 +135,7 @@ class Gateways:
         self._seen[sender] = time.monotonic()
         if said["say"] == "settings":
             self._spawn(self.learn_settings(message.reply))
-        elif said.get("settings", 0) > self._own.settings_revision:  # an earlier version does not say it
+        elif said["settings"] != self._own.settings_version:  # one of the two has to read them again
             self._spawn(self.learn_settings())
         if said["say"] == "hello" and said.get("answer"):
             await self.say("hello")

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from stiqueue.arguments import check_whole
 from stiqueue.engines.jetstream.answers import NobodyThere, Refused, read_answer
 from stiqueue.engines.jetstream.cluster import Cluster
 from stiqueue.engines.jetstream.names import Names
 from stiqueue.engines.jetstream.refusals import NAME_IN_USE, STREAM_NOT_FOUND, refusal
 from stiqueue.errors import InvalidRequest, NotSupported, StoreError, Unavailable
-from stiqueue.limits import EVERYTHING
+from stiqueue.limits import EVERYTHING, MAX_SETTING, check_settings
 from stiqueue.queue_settings import QueueSettings, SettingsReport
 from stiqueue.rules.policies import Policies, Policy
 
@@ -49,9 +52,11 @@ class Pause(NamedTuple):
 
 
 class SharedSettings:
-    """One gateway's copy of the settings. `revision` tells which; a higher one is newer."""
+    """One gateway's copy of the settings. `version` tells which."""
 
-    def __init__(self, cluster: Cluster, names: Names, replicas: int, defaults: QueueSettings) -> None:
+    def __init__(
+        self, cluster: Cluster, names: Names, replicas: int, defaults: QueueSettings, logger: logging.Logger
+    ) -> None:
         """Know nothing but the `defaults` until `load`; keep changes with `replicas`."""
         self._cluster = cluster
         self._names = names
@@ -61,9 +66,16 @@ class SharedSettings:
         self._cached: dict[str, QueueSettings] = {}
         self._changing = asyncio.Lock()
         """Held for a change, so that those of one gateway do not get in each other's way. Protects `_has_bucket`."""
+        self._loading = asyncio.Lock()
+        """Held until an answer of the cluster is used, so that none is used after a later one. Taken while `_changing`
+        is held."""
+        self._logger = logger
         self._has_bucket = False
         self.revision = 0
-        """The number of changes that this gateway knows of; 0: there are no settings."""
+        """The number of the entry that this gateway knows; 0: there are no settings. After somebody has removed the
+        bucket, the numbers begin anew."""
+        self.version = ""
+        """Tells whether two gateways know the same entry."""
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -114,27 +126,36 @@ class SharedSettings:
         Raises:
             Unavailable: it does not answer now.
         """
-        try:
-            question = json.dumps({"last_by_subj": self._names.settings}).encode()
-            answer = read_answer(
-                await self._cluster.ask(
-                    f"$JS.API.STREAM.MSG.GET.{self._names.settings_stream}", question, None, CALL_SECONDS
-                )
-            )
-        except Refused as error:
-            if error.number not in (STREAM_NOT_FOUND, NO_MESSAGE):
-                raise refusal(error) from error
-            self._has_bucket = error.number == NO_MESSAGE
-            self._use(0, [])
-            return
-        self._has_bucket = True
-        stored = answer["message"]
-        self._use(int(stored["seq"]), _read(base64.b64decode(stored["data"])))
+        async with self._loading:
+            try:
+                question = json.dumps({"last_by_subj": self._names.settings}).encode()
+                subject = f"$JS.API.STREAM.MSG.GET.{self._names.settings_stream}"
+                answer = read_answer(await self._cluster.ask(subject, question, None, CALL_SECONDS))
+            except Refused as error:
+                if error.number not in (STREAM_NOT_FOUND, NO_MESSAGE):
+                    raise refusal(error) from error
+                self._has_bucket = error.number == NO_MESSAGE
+                self._use(0, b"")
+            else:
+                self._has_bucket = True
+                stored = answer["message"]
+                self._use(int(stored["seq"]), base64.b64decode(stored.get("data", "")))
 
-    def _use(self, revision: int, policies: Sequence[Policy]) -> None:
-        if revision and revision < self.revision:
-            return  # an answer that was overtaken
-        self.revision = revision
+    def _use(self, revision: int, body: bytes) -> None:
+        """Obey the settings of an entry; without a body, as after its deletion, there are none."""
+        version = f"{revision}-{zlib.crc32(body)}"
+        if version == self.version:
+            return
+        self.revision, self.version = revision, version
+        try:
+            policies, faults = _read(body)
+        except _Unreadable as error:  # what is known stays
+            self._logger.error("the settings of queues in the cluster cannot be read, and are ignored: %s", error)
+            return
+        if faults:
+            self._logger.error(
+                "%d settings of queues in the cluster are ignored; the first: %s", len(faults), faults[0]
+            )
         self._policies = Policies(self._defaults)
         for policy in policies:
             self._policies.put(policy)
@@ -170,16 +191,17 @@ class SharedSettings:
         if len(body) > self._cluster.max_payload // 2:
             raise InvalidRequest(f"settings: {len(body):,} bytes are too many for the cluster", "BAD_SETTING")
         expected = {"Nats-Expected-Last-Subject-Sequence": str(self.revision)}
-        try:
-            answer = read_answer(await self._cluster.ask(self._names.settings, body, expected))
-        except Refused as error:
-            if error.number in CHANGED_MEANWHILE:
-                return False
-            raise refusal(error) from error
-        except NobodyThere:
-            self._has_bucket = False  # unless there is no leader now
-            raise
-        self._use(int(answer["seq"]), policies)
+        async with self._loading:
+            try:
+                answer = read_answer(await self._cluster.ask(self._names.settings, body, expected))
+            except Refused as error:
+                if error.number in CHANGED_MEANWHILE:
+                    return False
+                raise refusal(error) from error
+            except NobodyThere:
+                self._has_bucket = False  # unless there is no leader now
+                raise
+            self._use(int(answer["seq"]), body)
         return True
 
     async def _make_bucket(self) -> None:
@@ -221,11 +243,37 @@ def _written(policies: Sequence[Policy]) -> bytes:
     return json.dumps([table(policy) for policy in policies], separators=(",", ":")).encode()
 
 
-def _read(body: bytes) -> list[Policy]:
-    def policy(table: dict[str, Any]) -> Policy:
-        until_ms = table.pop("paused_until_ms", 0)
-        # A newer gateway may know more settings.
-        known = {name: value for name, value in table.items() if name in QueueSettings.__dataclass_fields__}
-        return Policy(QueueSettings(**known), until_ms)
+class _Unreadable(Exception):
+    """Raised for an entry that no gateway has written."""
 
-    return [policy(table) for table in json.loads(body)]
+
+def _read(body: bytes) -> tuple[list[Policy], list[str]]:
+    """Return the policies of an entry, and what is wrong with those left out.
+
+    Raises:
+        _Unreadable: it has none.
+    """
+    try:
+        tables = json.loads(body or b"[]")
+    except (ValueError, RecursionError) as error:
+        raise _Unreadable(error) from error
+    if not isinstance(tables, list):
+        raise _Unreadable("not a list")
+    policies: list[Policy] = []
+    faults: list[str] = []
+    for table in tables:
+        try:
+            policies.append(_policy(table))
+        except (TypeError, AttributeError, InvalidRequest) as error:
+            faults.append(str(error))
+    return policies, faults
+
+
+def _policy(table: dict[str, Any]) -> Policy:
+    until_ms = table.pop("paused_until_ms", 0)
+    check_whole("paused_until_ms", until_ms, 0, MAX_SETTING, "BAD_SETTING")
+    # A newer gateway may know more settings.
+    known = {name: value for name, value in table.items() if name in QueueSettings.__dataclass_fields__}
+    settings = QueueSettings(**known)
+    check_settings(settings)
+    return Policy(settings, until_ms)

@@ -44,9 +44,9 @@ class StreamConsumers:
         Raises:
             Unavailable: the cluster does not answer; it may deliver as before.
         """
-        revision = -1
-        while revision != self._settings.revision:  # else another gateway may have put newer settings before
-            revision = self._settings.revision
+        version = None
+        while version != self._settings.version:  # else another gateway may have put newer settings before
+            version = self._settings.version
             try:
                 await self._put(queue, self._settings.pause_of(queue))
             except Refused as error:
