@@ -14,9 +14,10 @@ from support.nats_servers import NatsServer
 from support.ports import free_port
 from support.waiting import Call, soon, until
 
-from stiqueue import LimitReached, SQClient, SQServer, StoreError, Worker
+from stiqueue import LimitReached, SQClient, SQServer, StiQueueError, StoreError, Worker
 from stiqueue.engines.jetstream import JetStreamEngine, cluster, sweeper
 from stiqueue.engines.jetstream.cluster import Cluster
+from stiqueue.engines.jetstream.names import Names
 from stiqueue.message import Batch, Subscription
 
 FOREIGN = [
@@ -103,7 +104,7 @@ def test_a_header_that_another_program_wrote_says_nothing(nats: NatsServer) -> N
         assert client.ack()
 
 
-async def with_settings(nats: NatsServer, work: Callable[[JetStreamContext], Awaitable[object]]) -> None:
+async def with_stream(nats: NatsServer, work: Callable[[JetStreamContext], Awaitable[object]]) -> None:
     client = Client()
     await client.connect(nats.address)
     await work(client.jetstream())
@@ -125,7 +126,7 @@ def test_gateways_agree_after_somebody_has_removed_the_settings(nats: NatsServer
         for most in range(1, 4):
             client.configure(queue="s", max_attempts=most)
         until(lambda: attempts(other), 3)
-        asyncio.run(with_settings(nats, lambda stream: stream.delete_key_value("stiqueue-settings")))
+        asyncio.run(with_stream(nats, lambda stream: stream.delete_key_value("stiqueue-settings")))
         client.configure(queue="s", max_attempts=7)
         until(lambda: attempts(other), 7)
         other.configure(queue="t", max_attempts=8)
@@ -139,7 +140,7 @@ def test_settings_that_another_program_wrote_are_ignored(nats: NatsServer, caplo
             bucket = await stream.key_value("stiqueue-settings")
             await bucket.put("queues", text.encode())
 
-        asyncio.run(with_settings(nats, write))
+        asyncio.run(with_stream(nats, write))
         caplog.clear()
 
     def told() -> list[str]:
@@ -161,6 +162,50 @@ def test_settings_that_another_program_wrote_are_ignored(nats: NatsServer, caplo
             fresh.configure(queue="s", max_attempts=5)
             until(lambda: (attempts(client), attempts(client, "t")), (5, 4))
         assert not any(each.exc_info for each in caplog.records)
+
+
+@pytest.mark.parametrize("noticed", ["at once", "after a reconnect"])
+@pytest.mark.parametrize("end", ["ack", "leave"])
+def test_an_old_lease_does_nothing_to_a_message_of_a_new_stream(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch, end: str, noticed: str
+) -> None:
+    if noticed != "at once":
+        monkeypatch.setattr(Names, "removals", ())
+    with (
+        SQServer(port=0, engine=nats.address, replicas=1) as server,
+        SQServer(port=0, engine=nats.address, replicas=1) as other_server,
+        SQClient(port=server.port, queue="jobs", auto_ack=False) as client,
+        SQClient(port=other_server.port, queue="jobs", auto_ack=False) as other,
+    ):
+        client.enq("old")
+        old = client.deq(timeout=10.0)
+        assert old is not None
+        asyncio.run(with_stream(nats, lambda stream: stream.delete_stream("stiqueue-jobs")))
+        until(lambda: enqueued(other, "new"))
+        new = other.deq(timeout=10.0)
+        assert new is not None
+        assert (new.id, bytes(new)) == (old.id, b"new")
+        if noticed != "at once":
+            nats.kill()
+            nats.start()
+        until(lambda: client.counts().leased, 1)
+        if end == "ack":
+            assert not old.ack()
+        else:
+            client.disconnect()
+            until(lambda: other.counts().consumers, 1)
+        assert (other.counts().ready, other.counts().leased) == (0, 1)
+        assert other.deq(timeout=0.2) is None
+        assert new.ack()
+        until(lambda: other.counts().leased, 0)
+
+
+def enqueued(client: SQClient, msg: str) -> bool:
+    try:
+        client.enq(msg)
+    except StiQueueError:
+        return False
+    return True
 
 
 def test_streams_of_answers_that_nobody_reads_are_removed(monkeypatch: pytest.MonkeyPatch, nats: NatsServer) -> None:

@@ -20,6 +20,7 @@ from stiqueue.engines.jetstream.leases import Leases
 from stiqueue.engines.jetstream.looking import Looking
 from stiqueue.engines.jetstream.names import DEFAULT_PREFIX, Names
 from stiqueue.engines.jetstream.publishing import Publisher, durability
+from stiqueue.engines.jetstream.removals import Removals
 from stiqueue.engines.jetstream.shared_settings import SharedSettings, concerns_consumers
 from stiqueue.engines.jetstream.stream_consumers import StreamConsumers
 from stiqueue.engines.jetstream.streams import Streams
@@ -123,9 +124,7 @@ class JetStreamEngine:
 
     def fix(self, settings: Sequence[QueueSettings]) -> None:
         if settings:
-            raise NotSupported(
-                "queues: a cluster keeps the settings of queues itself; set them with `stiqueue settings`"
-            )
+            raise NotSupported("queues: a cluster keeps the settings of queues itself: use `stiqueue settings`")
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -144,9 +143,11 @@ class JetStreamEngine:
                 self.cluster, self._names, self.streams, self.shared, self._id, self._trusted
             )
             self.leases = Leases(self.cluster, publisher, self.shared, self._id, self._ack_wait, self.clock)
+            self._removals = Removals(self.cluster, self._names, self.streams, self.leases)
             self._timeouts = Timeouts(self.leases, self.clock, self.spawn)
             self._gateways = Gateways(self.cluster, self._names, self._id, self, self.spawn)
             self._looking = Looking(self.cluster, self._names, self.streams, self.shared, self._gateways)
+            await self._removals.start()
             await self._gateways.start()
         except BaseException:
             await self.cluster.close()
@@ -202,8 +203,7 @@ class JetStreamEngine:
         if subscription.ids:
             raise NotSupported("ids: a JetStream consumer cannot be asked for single messages")
         consumer = JetStreamConsumer(self, subscription, wake)
-        self._consumers[consumer] = consumer
-        return consumer
+        return self._consumers.setdefault(consumer, consumer)
 
     def leave(self, consumer: Holder) -> None:
         """Forget a consumer."""
@@ -265,7 +265,7 @@ class JetStreamEngine:
         self._timeouts.give_back_due()
 
     async def learn_settings(self) -> None:
-        """Read the settings of queues again: another gateway has changed them."""
+        """Read the settings of queues again."""
         await self.shared.load()
 
     @property
@@ -275,6 +275,7 @@ class JetStreamEngine:
 
     def _renew_all(self) -> None:
         self.spawn(self._gateways.learn_settings())
+        self.spawn(self._removals.look())
         for consumer in list(self._consumers.values()):
             consumer.renew()
 

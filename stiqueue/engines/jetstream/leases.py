@@ -66,6 +66,10 @@ class Leases:
         """The due times of messages requeued with a delay, by queue and id, by the clock."""
         self.totals: dict[str, Totals] = defaultdict(Totals)
 
+    def queues(self) -> set[str]:
+        """Return the queues with leases."""
+        return {lease.queue for lease in self._held.values()}
+
     def of_queue(self, queue: str) -> list[Lease]:
         """Return the leases of one queue."""
         return [lease for lease in self._held.values() if lease.queue == queue]
@@ -243,6 +247,11 @@ class Leases:
                 owners[lease.consumer] = None
         for consumer in owners:
             consumer.freed()
+
+    def abandon(self, queue: str) -> None:
+        """End the leases of a queue without settling them: its stream is gone."""
+        self.delayed.pop(queue, None)
+        self._end(self.of_queue(queue))
 
     async def release(self, leases: Sequence[Lease], late: Sequence[tuple[int, str]]) -> None:
         """Give back the messages of a closed consumer, and messages (id, reply) that reached it too late.

@@ -60,6 +60,17 @@ class Names:
         """Return a filter for the subjects of ready messages and of request ids."""
         return f"{self.prefix}.q.{_token(queue)}.*"
 
+    @property
+    def removals(self) -> tuple[str, str]:
+        """The subjects on which the cluster tells that a stream, or its consumer, was removed."""
+        advisory = "$JS.EVENT.ADVISORY"
+        return f"{advisory}.STREAM.DELETED.*", f"{advisory}.CONSUMER.DELETED.*.{CONSUMER}"
+
+    def removed(self, subject: str) -> str | None:
+        """Return the queue of the stream that a message on one of `removals` names; None: it is not of a queue."""
+        stream = subject.split(".")[5]
+        return self.queue(stream) if stream.startswith(f"{self.prefix}-") else None
+
     def gateway(self, gateway: str) -> str:
         """Return the subject that one gateway listens to."""
         return f"{self.prefix}.gateway.{gateway}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,10 @@ class Streams:
         self._bounds = bounds
         self._logger = logger
         self._known: dict[str, Stream] = {}
+        self._created: dict[str, str] = {}
+        """When the stream of a queue was created, also of one that is forgotten."""
+        self.on_removed: Callable[[str], None] = lambda queue: None
+        """Called with a queue when its stream was removed, perhaps a while ago; a new one numbers its messages anew."""
         self._making = asyncio.Lock()
 
     def known(self, queue: str) -> Stream | None:
@@ -82,6 +87,12 @@ class Streams:
     def forget(self, queue: str) -> None:
         """Forget a stream, which may be gone: the next use looks again."""
         self._known.pop(queue, None)
+
+    def removed(self, queue: str) -> None:
+        """Forget a stream that is gone, and tell so."""
+        self.forget(queue)
+        self._created.pop(queue, None)
+        self.on_removed(queue)
 
     async def ensure(self, queue: str) -> Stream:
         """Return the stream of a queue; create it if necessary.
@@ -110,6 +121,9 @@ class Streams:
                 found = await self.find(queue)
                 if found is None:
                     raise Unavailable(f"the stream {name} was removed while it was created") from error
+        if self._created.setdefault(queue, found["created"]) != found["created"]:
+            self.removed(queue)
+            self._created[queue] = found["created"]
         config = found["config"]
         await self._consumers.put(queue)
         return Stream(queue, name, int(config["num_replicas"]), config.get("discard") == "new")
