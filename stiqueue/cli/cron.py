@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import click
 from stiqueue.cli.codes import ExitCode
 from stiqueue.cli.options import Target, as_json, target
 from stiqueue.cli.output import NoteHandler, note
-from stiqueue.cli.signals import caught, exit_code
+from stiqueue.cli.signals import caught
 from stiqueue.cli.tables import Column, show_rows
 from stiqueue.errors import Closed
 
@@ -61,7 +62,7 @@ def cron(
     r"""Enqueue recurring jobs at their times.
 
     FILE is TOML, with a table [[entry]] for each job. It is read again when it changes; one with mistakes changes
-    nothing. Run the command on several machines for safety: each run is enqueued once.
+    nothing. Run the command on several machines for safety: each run is enqueued once. Exits with 0 after SIGTERM.
 
     \b
     Examples:
@@ -86,8 +87,8 @@ def cron(
         with _metrics(schedule, metrics_host, metrics_port):
             note(f"{len(schedule.entries)} entries of {file}; Ctrl-C ends")
             number = _run(schedule)
-    if number is not None:
-        context.exit(exit_code(number))
+    if number == signal.SIGINT:
+        context.exit(ExitCode.INTERRUPTED)
 
 
 def _rows(schedule: Schedule) -> Iterator[dict[str, str]]:

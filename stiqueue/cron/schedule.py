@@ -14,7 +14,7 @@ from typing import Any
 
 from stiqueue.arguments import check_kind, check_logger
 from stiqueue.client.base import BaseClient
-from stiqueue.cron.entry import LATE_SECONDS, Entry
+from stiqueue.cron.entry import LATE_SECONDS, Entry, Missed
 from stiqueue.cron.line import Line, Status
 from stiqueue.cron.marks import AHEAD_SECONDS, Marks
 from stiqueue.cron.reading import MARKS, BadSchedule, read_entry, read_file
@@ -199,8 +199,10 @@ class Schedule:
             elif line.since is None and line.is_marked and not self._marks.is_denied:
                 # Nobody knows of it: it begins now, and that is marked, so that a first run can be missed as well.
                 line.since, line.is_unmarked = now, True
-            elif line.since is None:
-                line.since = now - LATE_SECONDS
+            elif line.since is None:  # it may be new: only its last run may be late, and it has missed no others
+                late = list(line.entry.times.between(now - LATE_SECONDS, now))
+                is_last = len(late) > 1 and line.entry.missed is not Missed.ALL
+                line.since = late[-2] if is_last else now - LATE_SECONDS
 
     def _enq_line(self, line: Line) -> bool:
         """Enqueue what is due of one entry; return whether more is due already."""

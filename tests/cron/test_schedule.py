@@ -90,6 +90,26 @@ def test_missed_runs_are_made_up_for_as_the_job_says(
     assert runs(client) == hours(*expected)
 
 
+@pytest.mark.parametrize("is_denied", [False, True])
+@pytest.mark.parametrize("missed", ["none", "one"])
+def test_what_is_seen_for_the_first_time_has_missed_nothing(
+    clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, missed: str, is_denied: bool
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"a-token-for-the-runner enq,deq,peek {'jobs' if is_denied else '*'}\n")
+    tokens.chmod(0o600)
+    with (
+        SQServer(port=0, tokens=str(tokens)) as server,
+        SQClient(port=server.port, token="a-token-for-the-runner") as client,
+    ):
+        schedule = Schedule(client, clock=clock.wall)
+        schedule.add("beat", every="1s", queue="jobs", missed=missed)
+        schedule.enq_due()
+        assert len(taken(client)) <= 1
+        assert schedule.status()[0].left_out == 0
+        assert not [each for each in caplog.messages if "missed" in each]
+
+
 @pytest.mark.parametrize(("missed", "expected"), [("none", []), ("one", [5]), ("all", [1, 2, 3, 4, 5])])
 def test_a_runner_that_lives_on_makes_up_for_the_same(
     client: SQClient, clock: FakeClock, missed: str, expected: list[int]
