@@ -19,7 +19,7 @@ from typing import Any
 import grpc.aio
 
 from stiqueue.arguments import check_kind, check_logger, check_seconds, no_such_argument
-from stiqueue.engines.opening import IN_MEMORY, engine_for
+from stiqueue.engines.opening import engine_for
 from stiqueue.errors import StiQueueError
 from stiqueue.rules.engine import Engine
 from stiqueue.server import announcements, listening
@@ -31,7 +31,7 @@ from stiqueue.server.queues_file import QueuesFile
 from stiqueue.server.requests import Requests
 from stiqueue.server.rpc_server import RpcServer, ServiceNames
 from stiqueue.server.upkeep import Upkeep
-from stiqueue.settings import MAX_GRACE, Settings, build_settings
+from stiqueue.settings import IN_MEMORY, MAX_GRACE, Settings, build_settings
 from stiqueue.wire import greenlets
 
 START_SECONDS = 30.0

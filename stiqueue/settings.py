@@ -19,6 +19,8 @@ from stiqueue.arguments import check_flag, check_host, check_kind, shown
 from stiqueue.errors import InvalidRequest
 
 ENVIRONMENT_PREFIX = "STIQUEUE_"
+IN_MEMORY = ":memory:"
+"""The data file of a server that keeps messages in memory."""
 MAX_GRACE = 86_400.0
 
 _Range = tuple[float, float]
@@ -103,6 +105,8 @@ class Settings:
             raise InvalidRequest("tls_cert, tls_key: set both or neither", "BAD_OPTION")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise InvalidRequest("tls_client_ca: needs tls_cert and tls_key", "BAD_OPTION")
+        if self.engine:
+            self._check_no_file()
         for name, words in _WORDS.items():
             if getattr(self, name) not in words:
                 raise InvalidRequest(f"{name}: {getattr(self, name)!r} is neither {' nor '.join(words)}", "BAD_OPTION")
@@ -123,6 +127,17 @@ class Settings:
                 kind = "whole number" if isinstance(value, float) and field.metadata["kind"] is int else "number"
                 raise InvalidRequest(
                     f"{name}: {shown(value)} is not a {kind} within {within[0]:g} to {within[1]:g}", "BAD_OPTION"
+                )
+
+    def _check_no_file(self) -> None:
+        """Refuse an option of the data file beside a cluster, which has none."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("data", "sync", "accept_loss"):
+            if getattr(self, name) not in (defaults[name], IN_MEMORY):
+                raise InvalidRequest(
+                    f"{name}: a cluster has no data file; leave out {name} or engine. `stiqueue move` moves the "
+                    "messages of a file to a cluster",
+                    "BAD_OPTION",
                 )
 
 

@@ -150,6 +150,14 @@ def test_the_class_refuses_what_is_no_option_or_out_of_range() -> None:
         SQServer(port=65_536)
 
 
+@pytest.mark.parametrize("given", [{"data": "jobs.db"}, {"sync": "off"}, {"accept_loss": True}])
+def test_an_option_of_the_data_file_is_refused_beside_a_cluster(given: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=f"{next(iter(given))}: a cluster has no data file") as refused:
+        SQServer(engine="nats://127.0.0.1", **given)
+    assert refused.value.reason == "BAD_OPTION"
+    SQServer(engine="nats://127.0.0.1", replicas=1)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]

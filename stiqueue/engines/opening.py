@@ -13,10 +13,7 @@ from stiqueue.engines.machine import memory_bytes
 from stiqueue.errors import StiQueueError, StoreError
 from stiqueue.rules.engine import Engine
 from stiqueue.rules.lane import Window
-from stiqueue.settings import Settings
-
-IN_MEMORY = ":memory:"
-"""In place of a path: messages stay in memory."""
+from stiqueue.settings import IN_MEMORY, Settings
 
 
 def open_engine(

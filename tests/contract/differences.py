@@ -144,6 +144,13 @@ MAX_LEASED = Rule(
     "A message that was given back with a delay counts until it is delivered again, and one that a dead gateway held "
     "until 30 s later.",
 )
+DELAYS = Rule(
+    "the state of a message that was given back with a delay",
+    "",
+    "Only the gateway that delivered it knows the delay. When that gateway has ended, `Cnt` and `Peek` show the message "
+    "as ready, although it is delivered only when it is due; so they do with messages that a killed gateway held, until "
+    "they come back after 30 s.",
+)
 FEWER_ATTEMPTS = Rule(
     "a lower `max_attempts` reaches messages that wait",
     "",
@@ -153,7 +160,7 @@ FEWER_ATTEMPTS = Rule(
 RULES = [
     PRIORITY, KEY, UNIQUE_KEY, ACKS, IDS, BOUND, BATCH, BOUNDED_DELAY, TTL_IN_DELAY, ALL_BYTES, FILE,
     BOUNDED_REQUEST_ID, OLD_PLACE, DELAYED_ID, QUEUES, CLOCK, TIMES, BYTES, PREFETCH_BYTES, ATTEMPT, UNTOUCHED,
-    FEWER_ATTEMPTS, MAX_LEASED, EAGER, SOON, TOTALS,
+    FEWER_ATTEMPTS, MAX_LEASED, DELAYS, EAGER, SOON, TOTALS,
 ]  # fmt: skip
 
 
