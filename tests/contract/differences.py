@@ -147,9 +147,9 @@ MAX_LEASED = Rule(
 DELAYS = Rule(
     "the state of a message that was given back with a delay",
     "",
-    "Only the gateway that delivered it knows the delay. When that gateway has ended, `Cnt` and `Peek` show the message "
-    "as ready, although it is delivered only when it is due; so they do with messages that a killed gateway held, until "
-    "they come back after 30 s.",
+    "Only the gateway that delivered it knows the delay. When that gateway has ended, `Cnt` and `Peek` show the "
+    "message as ready, although it is delivered only when it is due; so they do with messages that a killed gateway "
+    "held, until they come back after 30 s.",
 )
 FEWER_ATTEMPTS = Rule(
     "a lower `max_attempts` reaches messages that wait",
