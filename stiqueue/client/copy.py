@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stiqueue.client.base import BaseClient, session_of
 from stiqueue.client.waiting.threads import run
 from stiqueue.errors import NotSupported
-from stiqueue.message import Batch, PeekedMessage, PeekQuery, Receipt, State
+from stiqueue.message import Batch, Delivered, PeekedMessage, PeekQuery, Receipt, State
 
 
 def copied(client: BaseClient, queue: str) -> Iterator[PeekedMessage]:
@@ -29,6 +29,20 @@ def copied(client: BaseClient, queue: str) -> Iterator[PeekedMessage]:
             yield message
     late = [message for state in (State.LEASED, State.DELAYED) for message in _looked(client, queue, state)]
     yield from sorted((message for message in late if message.id not in seen), key=_place)
+
+
+def expire_times(client: BaseClient, queue: str, leased: Sequence[Delivered]) -> dict[int, int]:
+    """Return when the ttls of leased messages run out, in ms since 1970, by message; `Deq` does not tell."""
+    found: dict[int, int] = {}
+    missing = {message.id for message in leased}
+    look = session_of(client).connected().look(PeekQuery(queue, 0, min(missing) - 1, State.LEASED))
+    try:
+        while missing and (chunk := run(look.next())) is not None:
+            found |= {each.id: each.expire_time_ms for each in chunk if each.id in missing and each.expire_time_ms}
+            missing.difference_update(each.id for each in chunk)
+    finally:
+        look.cancel()
+    return found
 
 
 def put(client: BaseClient, batch: Batch, flat: bool = False) -> Receipt:

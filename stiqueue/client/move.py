@@ -18,12 +18,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from stiqueue.client.base import BaseClient, session_of
-from stiqueue.client.copy import put
+from stiqueue.client.copy import expire_times, put
 from stiqueue.client.enqueue import BATCH_MESSAGES
 from stiqueue.client.feed import Feed
 from stiqueue.client.options import BATCH_BYTES
+from stiqueue.client.session import CLOSE_SECONDS
 from stiqueue.client.staging import NAME, STAGING_SUFFIX, Kind, Staging, staging_queue
 from stiqueue.client.waiting.threads import run
 from stiqueue.errors import (
@@ -32,10 +34,19 @@ from stiqueue.errors import (
     LeaseStale,
     LimitReached,
     NotSupported,
+    StiQueueError,
     Unauthenticated,
 )
 from stiqueue.limits import MAX_TTL, headers_size, queue_name
-from stiqueue.message import STAGING_HEADER, Batch, Counts, Delivered, PeekQuery, Settlement, State, Subscription
+from stiqueue.message import (
+    STAGING_HEADER,
+    Batch,
+    Counts,
+    Delivered,
+    Outcome,
+    Settlement,
+    Subscription,
+)
 
 NO_LEASE = "stiqueue-move-asks"
 """A lease that nobody holds: a server refuses to ack it, and so enqueues nothing."""
@@ -89,10 +100,15 @@ class Move:
             session_of(self._source), Subscription(self._queue, BATCH_MESSAGES, wait=wait, consumer=NAME, concurrency=1)
         )
         try:
+            self._ask(Kind(0, {}, 0), b"")  # whether it is there, before anything waits for it
             for staging in stagings:
                 self._finish_earlier(staging)
             while (messages := run(taken.next())) is not None:
-                self._move(messages)
+                try:
+                    self._move(messages)
+                except StiQueueError:
+                    self._give_back(messages)
+                    raise
         finally:
             run(taken.leave())
             self.staging.leave()
@@ -112,7 +128,7 @@ class Move:
 
     def _groups(self, messages: Sequence[Delivered]) -> Iterator[tuple[Kind, list[Delivered]]]:
         """Divide leased messages into groups that one request can enqueue."""
-        expire_ms = self._expire_times(messages)
+        expire_ms = expire_times(self._source, self._queue, messages)
         group: list[Delivered] = []
         kind, size = Kind(0, {}, 0), 0
         for message in messages:
@@ -128,19 +144,6 @@ class Move:
         if group:
             yield kind, group
 
-    def _expire_times(self, messages: Sequence[Delivered]) -> dict[int, int]:
-        """Return when ttls run out, in ms since 1970, by message; `Deq` does not tell."""
-        found: dict[int, int] = {}
-        missing = {message.id for message in messages}
-        look = session_of(self._source).connected().look(PeekQuery(self._queue, 0, min(missing) - 1, State.LEASED))
-        try:
-            while missing and (chunk := run(look.next())) is not None:
-                found |= {each.id: each.expire_time_ms for each in chunk if each.id in missing and each.expire_time_ms}
-                missing.difference_update(each.id for each in chunk)
-        finally:
-            look.cancel()
-        return found
-
     def _move(self, messages: Sequence[Delivered]) -> None:
         staged: list[int] = []
 
@@ -150,7 +153,7 @@ class Move:
 
         for kind, group in self._groups(messages):
             try:
-                self._ask(kind, group)
+                self._ask(kind, max((message.body for message in group), key=len))
             except (InvalidRequest, NotSupported):
                 finish()
                 raise
@@ -168,20 +171,26 @@ class Move:
                 self.staged += len(group)
         finish()
 
-    def _ask(self, kind: Kind, group: Sequence[Delivered]) -> None:
-        """Ask the target whether it would accept messages, unless it would accept larger ones of their kind.
+    def _give_back(self, messages: Sequence[Delivered]) -> None:
+        """Give back those of `messages` that are not staged, and end their stream; no attempt counts."""
+        lease_ids = [message.lease_id for message in messages]
+        back = Settlement(lease_ids, Outcome.REQUEUE, close_stream=True, untouched=True)
+        with suppress(StiQueueError):  # then the end of the stream gives them back
+            run(session_of(self._source).connected().settle(back, CLOSE_SECONDS))
+
+    def _ask(self, kind: Kind, body: bytes) -> None:
+        """Ask the target whether it would accept a message, unless it would accept a larger one of its kind.
 
         Raises:
             NotSupported, InvalidRequest: it would not.
             Unavailable: it stayed away.
         """
         features = bool(kind.priority), bool(kind.key), bool(kind.unique_key)
-        largest = max((message.body for message in group), key=len)
-        size = len(largest) + headers_size(kind.headers)
+        size = len(body) + headers_size(kind.headers)
         if size <= self._accepted.get(features, -1):
             return
         try:
-            self._enqueue(kind, Batch(self._to, [largest], ack_lease_ids=[NO_LEASE]))
+            self._enqueue(kind, Batch(self._to, [body], ack_lease_ids=[NO_LEASE]))
         except LeaseStale:
             pass  # it has no other objection
         except LimitReached:

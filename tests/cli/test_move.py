@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stiqueue import InvalidRequest, LocalSQClient, QueueFull, SQClient, SQServer
+from stiqueue import InvalidRequest, LocalSQClient, QueueFull, SQClient, SQServer, StiQueueError
 from stiqueue.client.base import BaseClient
 from stiqueue.client.move import Move
 from stiqueue.message import DEAD_REASON_HEADER, STAGING_HEADER, Outcome, Settlement
@@ -249,7 +249,7 @@ class Deadly:
 
 def stage(client: SQClient, target: SQClient, queue: str = "default") -> None:
     """Let a move of `queue` die once it has staged what is ready, and before the target has it."""
-    Deadly(target, 1, answered=False)  # after the question whether it would accept them
+    Deadly(target, 2, answered=False)  # after the questions whether it is there, and would accept them
     with pytest.raises(Died):
         Move(client, target, queue).run()
 
@@ -287,13 +287,24 @@ def test_where_a_message_has_one_attempt_moves_may_die_as_often_as_they_like(
             stage(client, other)
         for _ in range(3):
             with SQClient(port=server.port) as client:
-                Deadly(other, 0, answered=False)
+                Deadly(other, 1, answered=False)
                 with pytest.raises(Died):
                     Move(client, other, "default").run()
         with SQClient(port=server.port) as client:
             Move(client, other, "default").run()
             assert client.queues() == {}
     assert bodies(other) == [b"a", b"b"]
+
+
+def test_a_refused_or_an_absent_target_counts_no_attempt(gateway: SQClient, unused_port: int) -> None:
+    with SQServer(port=0, max_attempts=1) as server, SQClient(port=server.port) as client:
+        client.enq("a", key="ann")
+        with SQClient(port=unused_port, timeout=0.2) as nobody:
+            for target in (gateway, nobody, gateway):
+                with pytest.raises(StiQueueError):
+                    Move(client, target, "default").run()
+        assert [(each.attempt, bytes(each)) for each in client.peek_messages()] == [(0, b"a")]
+        assert [*client.queues()] == ["default"]
 
 
 def test_messages_of_an_interrupted_move_can_go_back(cli: Cli, client: SQClient, other: SQClient) -> None:
@@ -528,10 +539,10 @@ def test_a_token_that_may_only_enqueue_is_enough(client: SQClient, tmp_path: Pat
 
 def test_to_a_cluster_a_repeated_group_is_known(client: SQClient, gateway: SQClient) -> None:
     client.enq_many(["a", "b", "c"])
-    deadly = Deadly(gateway, 1, answered=True)
+    deadly = Deadly(gateway, 2, answered=True)
     with pytest.raises(Died):
         Move(client, gateway, "default").run()
-    assert deadly.requests == 2
+    assert deadly.requests == 3
     move = Move(client, gateway, "default")
     move.run()
     assert (move.moved, move.resumed) == (3, 3)
