@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,16 @@ def as_killed(path: Path, to: Path) -> Path:
         if Path(f"{path}{part}").exists():
             shutil.copyfile(f"{path}{part}", f"{to}{part}")
     return to
+
+
+def as_of_version(path: Path, version: int) -> None:
+    """Make a data file without keys, unique keys and settings what an older version would have made."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for column in ("gone_from", "gone_before"):
+            db.execute(f"ALTER TABLE lane DROP COLUMN {column}")
+        if version < 3:
+            db.execute("DROP INDEX unique_keys")
+        if version < 2:
+            assert db.execute("SELECT count(*) FROM setting").fetchone() == (0,)
+            db.execute("DROP TABLE setting")
+        db.execute(f"PRAGMA user_version = {version}")

@@ -24,7 +24,7 @@ from stiqueue.rules import key_window
 from stiqueue.rules.lane import Window
 from stiqueue.rules.lease import Lease
 
-from .desk import PATIENCE, ack, as_killed, bodies, drain, enqueue, opened, take
+from .desk import PATIENCE, ack, as_killed, as_of_version, bodies, drain, enqueue, opened, take
 
 SMALL = Window(20, 1 << 20)
 
@@ -284,14 +284,7 @@ def test_a_file_of_an_older_version_is_taken_over(tmp_path: Path, version: int) 
     with opened(path) as engine:
         enqueue(engine, b"1", headers={"a": "b"})
         enqueue(engine, b"2", priority=3)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        for column in ("gone_from", "gone_before"):
-            db.execute(f"ALTER TABLE lane DROP COLUMN {column}")
-        if version < 3:
-            db.execute("DROP INDEX unique_keys")
-        if version < 2:
-            db.execute("DROP TABLE setting")
-        db.execute(f"PRAGMA user_version = {version}")
+    as_of_version(path, version)
     assert check(path).problems == []
     for life in range(2):
         with opened(path) as engine:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.desk import as_killed, bodies, drain, enqueue, opened
+from engines.desk import as_killed, as_of_version, bodies, drain, enqueue, opened
 from stiqueue.engines.sqlite.damage.salvage import check, salvage
 from stiqueue.errors import StoreDamaged
 from stiqueue.queue_settings import QueueSettings
@@ -77,12 +77,7 @@ def test_a_setting_of_a_newer_version_is_left_out(path: Path) -> None:
 
 def as_before(path: Path) -> None:
     """Make a data file what the version before settings would have made."""
-    with sqlite3.connect(path, isolation_level=None) as db:
-        assert db.execute("SELECT count(*) FROM setting").fetchone() == (0,)
-        db.execute("DROP TABLE setting")
-        db.execute("DROP INDEX unique_keys")
-        db.execute("PRAGMA user_version = 1")
-    db.close()
+    as_of_version(path, 1)
     assert struct.unpack_from(">I", path.read_bytes(), 52) == (7,), "the roots are not where they were"
 
 

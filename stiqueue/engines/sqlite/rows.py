@@ -131,9 +131,8 @@ class LaneRow:
         return self.place.partition(KEY_MARK)[0]
 
     def crc(self) -> int:
-        text = f"{self.no}/{self.place}/{self.priority}/{self.messages}/{self.bytes}/{self.last_id}/{self.seq}"
-        if self.gone_before:  # else the same as before version 4
-            text = f"{text}/{self.gone_from}/{self.gone_before}"
+        gone = f"/{self.gone_from}/{self.gone_before}" if self.gone_before else ""  # as before version 4
+        text = f"{self.no}/{self.place}/{self.priority}/{self.messages}/{self.bytes}/{self.last_id}/{self.seq}{gone}"
         return zlib.crc32(text.encode())
 
 

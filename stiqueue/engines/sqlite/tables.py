@@ -140,7 +140,7 @@ class Tables:
             ]
 
     def first_ids(self) -> dict[int, int]:
-        """Return the lowest id of each lane with a key."""
+        """Return for each lane with a key the lowest id of its packs; that message may be gone."""
         lane = f"(SELECT no, no << {ID_BITS} AS base FROM lane WHERE messages AND instr(queue, '{KEY_MARK}'))"
         first = f"(SELECT min(key) FROM message WHERE key BETWEEN base AND base | {MAX_ID})"
         with self._reporting():
