@@ -207,7 +207,7 @@ def test_a_second_move_waits_for_the_first(client: SQClient, other: SQClient, mo
     move = Move(client, other, "default")
     thread = threading.Thread(target=move.run, kwargs={"wait": 1.0}, daemon=True)
     thread.start()
-    wait_until(lambda: other.cnt() == 1)
+    wait_until(lambda: other.cnt() == 1 and client.counts(queue=STAGED).consumers == 1)
     with SQClient(port=client.port) as third, pytest.raises(Exception, match="another move is at work"):
         Move(third, other, "default").run()
     thread.join(PATIENCE)
