@@ -28,6 +28,7 @@ from stiqueue.engines.sqlite.rows import (
 )
 from stiqueue.engines.sqlite.store import Store
 from stiqueue.errors import StoreError
+from stiqueue.rules.entry import Entry
 from stiqueue.rules.recent import REMEMBERED_SECONDS
 
 BODY_BYTES = 3_500
@@ -102,15 +103,7 @@ class Writer:
                 packs += self._packed(insert, lanes)
                 size += insert.size
             for remove in change.removes:
-                keys: Sequence[int]
-                if remove.lane is None:
-                    keys, going = self._removed_each(remove, lanes)
-                else:
-                    keys, going = self._removed(self._lane(remove.lane, lanes), remove), remove.size
-                if keys:
-                    removed.append(keys)
-                    # Deleting a large body writes only its first page; the others join the list of unused pages.
-                    size += min(going, len(keys) * BODY_BYTES)
+                size += self._removed(remove, lanes, removed)
             for update in change.updates:
                 row = self._row(update, lanes)
                 rows[row.key] = row
@@ -154,41 +147,54 @@ class Writer:
         common = Common(properties.enqueue_time_ms, run.attempt, insert.due_ms, properties.expires_ms, headers)
         return pack(lane.no << ID_BITS | run.first_id, run.bodies, common)
 
-    def _removed(self, lane: LaneRow, remove: Remove) -> Sequence[int]:
-        """Subtract messages from the counters of their lane; return the keys of those whose packs must change."""
+    def _removed(self, remove: Remove, lanes: dict[LaneName, LaneRow], removed: list[Sequence[int]]) -> int:
+        """Subtract messages from the counters of their lanes; add to `removed` the keys whose packs must change.
+
+        Returns:
+            About how many bytes that writes.
+        """
+        if remove.lane is None:
+            return self._removed_each(remove, lanes, removed)
+        lane = self._lane(remove.lane, lanes)
         lane.messages -= len(remove.entries)
         lane.bytes -= remove.size
         ids = [message_id for message_id, _, _, _ in remove.entries]
         run = range(ids[0], ids[-1] + 1)
         base = lane.no << ID_BITS
         if len(run) != len(ids) or ids != list(run):
-            return [base | message_id for message_id in ids]
-        if run.start == lane.gone_before and run.stop < lane.pack_end:
+            removed.append([base | message_id for message_id in ids])
+        elif run.start == lane.gone_before and run.stop < lane.pack_end:
             lane.gone_before = run.stop
-            return ()
-        return range(base | run.start, base | run.stop)  # usually a run
+            return 0
+        else:
+            removed.append(range(base | run.start, base | run.stop))  # usually a run
+        # Deleting a large body writes only its first page; the others join the list of unused pages.
+        return min(remove.size, len(ids) * BODY_BYTES)
 
-    def _removed_each(self, remove: Remove, lanes: dict[LaneName, LaneRow]) -> tuple[list[int], int]:
-        """Subtract messages from the counters of their lanes.
-
-        Returns:
-            The keys of those whose packs must change, and their bytes.
-        """
+    def _removed_each(self, remove: Remove, lanes: dict[LaneName, LaneRow], removed: list[Sequence[int]]) -> int:
+        """Do the same for messages of several lanes."""
+        keyless: dict[int, list[Entry]] = {}
         keys: list[int] = []
-        queue, going = remove.queue, 0
-        for message_id, body, _, properties in remove.entries:
-            name = LaneName(queue, properties.priority, properties.key)
+        size = 0
+        for entry in remove.entries:
+            message_id, body, _, properties = entry
+            if not properties.key:
+                keyless.setdefault(properties.priority, []).append(entry)
+                continue
+            # Those of a key usually leave one by one.
+            name = LaneName(remove.queue, properties.priority, properties.key)
             lane = lanes.get(name) or self._lane(name, lanes)
             lane.messages -= 1
-            size = len(body) + properties.headers_bytes
-            lane.bytes -= size
-            # Those of a key leave one by one.
+            lane.bytes -= len(body) + properties.headers_bytes
             if message_id == lane.gone_before and message_id + 1 < lane.pack_end:
                 lane.gone_before += 1
             else:
                 keys.append(lane.no << ID_BITS | message_id)
-                going += size
-        return keys, going
+                size += min(len(body), BODY_BYTES)
+        if keys:
+            removed.append(keys)
+        same = (Remove.of(LaneName(remove.queue, priority), entries) for priority, entries in keyless.items())
+        return size + sum(self._removed(each, lanes, removed) for each in same)
 
     def _lane(self, name: LaneName, lanes: dict[LaneName, LaneRow]) -> LaneRow:
         """Return the new counters of a lane, adding it to `lanes`."""
