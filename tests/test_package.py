@@ -81,7 +81,7 @@ def test_a_plain_install_brings_a_command_that_works(built: Path, tmp_path: Path
     console = [str(tmp_path / "bin/stiqueue"), "serve", "--web-port", "0"]
     done = subprocess.run(console, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"stiqueue: --web-port: the console needs stiqueue\[web\]: there is no \w+\n", done.stderr)
+    assert re.fullmatch(r"stiqueue: the console needs \w+: pip install 'stiqueue\[web\]'\n", done.stderr)
 
 
 @pytest.mark.slow

@@ -183,8 +183,8 @@ class QueueServiceStub(typing.Generic[_QueueServiceEnqType, _QueueServiceDeqType
     Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, MESSAGE_TOO_LARGE, BAD_HEADERS, BAD_REQUEST_ID,
     BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_KEY, BAD_UNIQUE_KEY, BAD_QUEUE_NAME) when a field is out of range;
     RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached;
-    FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held. After any error nothing was
-    enqueued and nothing was settled.
+    FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held; UNIMPLEMENTED (NO_ACK_IN_ENQ,
+    NOT_SUPPORTED) when a cluster does not have a field. After any error nothing was enqueued and nothing was settled.
     """
 
     Deq: _QueueServiceDeqType
@@ -276,8 +276,8 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (EMPTY_BATCH, TOO_MANY_MESSAGES, MESSAGE_TOO_LARGE, BAD_HEADERS, BAD_REQUEST_ID,
         BAD_PRIORITY, BAD_DURATION, BAD_LEASE_ID, BAD_KEY, BAD_UNIQUE_KEY, BAD_QUEUE_NAME) when a field is out of range;
         RESOURCE_EXHAUSTED (QUEUE_FULL, SERVER_FULL, TOO_MANY_QUEUES, DISK_FULL) when a bound is reached;
-        FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held. After any error nothing was
-        enqueued and nothing was settled.
+        FAILED_PRECONDITION (LEASE_STALE) when one of `ack_lease_ids` is no longer held; UNIMPLEMENTED (NO_ACK_IN_ENQ,
+        NOT_SUPPORTED) when a cluster does not have a field. After any error nothing was enqueued and nothing was settled.
         """
 
     @abc.abstractmethod
