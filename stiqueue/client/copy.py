@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 
 from stiqueue.client.base import BaseClient, session_of
 from stiqueue.client.waiting.threads import run
@@ -22,12 +23,16 @@ def copied(client: BaseClient, queue: str) -> Iterator[PeekedMessage]:
         Unavailable: the connection is lost.
     """
     seen: set[int] = set()
-    held = [message for state in (State.LEASED, State.DELAYED) for message in _looked(client, queue, state)]
-    for message in heapq.merge(sorted(held, key=_place), _looked(client, queue, State.READY), key=_place):
+    held = [
+        message for state in (State.LEASED, State.DELAYED) for message in looked(client, PeekQuery(queue, state=state))
+    ]
+    for message in heapq.merge(sorted(held, key=_place), looked(client, PeekQuery(queue)), key=_place):
         if message.id not in seen:
             seen.add(message.id)
             yield message
-    late = [message for state in (State.LEASED, State.DELAYED) for message in _looked(client, queue, state)]
+    late = [
+        message for state in (State.LEASED, State.DELAYED) for message in looked(client, PeekQuery(queue, state=state))
+    ]
     yield from sorted((message for message in late if message.id not in seen), key=_place)
 
 
@@ -35,13 +40,14 @@ def expire_times(client: BaseClient, queue: str, leased: Sequence[Delivered]) ->
     """Return when the ttls of leased messages run out, in ms since 1970, by message; `Deq` does not tell."""
     found: dict[int, int] = {}
     missing = {message.id for message in leased}
-    look = session_of(client).connected().look(PeekQuery(queue, 0, min(missing) - 1, State.LEASED))
-    try:
-        while missing and (chunk := run(look.next())) is not None:
-            found |= {each.id: each.expire_time_ms for each in chunk if each.id in missing and each.expire_time_ms}
-            missing.difference_update(each.id for each in chunk)
-    finally:
-        look.cancel()
+    with closing(looked(client, PeekQuery(queue, 0, min(missing) - 1, State.LEASED))) as messages:
+        for message in messages:
+            if message.id in missing:
+                missing.remove(message.id)
+                if message.expire_time_ms:
+                    found[message.id] = message.expire_time_ms
+                if not missing:
+                    break
     return found
 
 
@@ -66,8 +72,13 @@ def put(client: BaseClient, batch: Batch, flat: bool = False) -> Receipt:
         raise error.told_as(f"{error}; --flat drops priorities", is_half_done=False) from error
 
 
-def _looked(client: BaseClient, queue: str, state: State) -> Iterator[PeekedMessage]:
-    look = session_of(client).connected().look(PeekQuery(queue, 0, 0, state))
+def looked(client: BaseClient, query: PeekQuery) -> Generator[PeekedMessage, None, None]:
+    """Iterate over the messages that a look finds; it ends where the loop does.
+
+    Raises:
+        Unavailable: the connection is lost.
+    """
+    look = session_of(client).connected().look(query)
     try:
         while (messages := run(look.next())) is not None:
             yield from messages

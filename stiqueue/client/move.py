@@ -124,7 +124,7 @@ class Move:
         for ids in groups:
             self._finish(staging, ids)
 
-    # -- step 1 -------------------------------------------------------------------------------------------------------
+    # -- steps 1 and 2 -------------------------------------------------------------------------------------------------
 
     def _groups(self, messages: Sequence[Delivered]) -> Iterator[tuple[Kind, list[Delivered]]]:
         """Divide leased messages into groups that one request can enqueue."""

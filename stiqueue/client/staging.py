@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from stiqueue.client.base import BaseClient, session_of
+from stiqueue.client.copy import looked
 from stiqueue.client.feed import Feed
 from stiqueue.client.transport import Stream
 from stiqueue.client.waiting.threads import run
@@ -115,14 +116,9 @@ class Staging:
     def groups(self) -> list[list[int]]:
         """Return the ids of each group that is here, in the order in which they came."""
         found: dict[str, list[int]] = {}
-        look = session_of(self._client).connected().look(PeekQuery(self.queue, state=State.ALL))
-        try:
-            while (chunk := run(look.next())) is not None:
-                for message in chunk:
-                    if (mark := message.headers.get(STAGING_HEADER)) is not None:
-                        found.setdefault(mark, []).append(message.id)
-        finally:
-            look.cancel()
+        for message in looked(self._client, PeekQuery(self.queue, state=State.ALL)):
+            if (mark := message.headers.get(STAGING_HEADER)) is not None:
+                found.setdefault(mark, []).append(message.id)
         return sorted(map(sorted, found.values()))
 
     def leased(self, ids: Sequence[int], at_least: int) -> Iterator[list[Delivered]]:

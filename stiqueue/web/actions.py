@@ -10,9 +10,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stiqueue.aio import AsyncSQClient
+from stiqueue.client.base import session_of
+from stiqueue.client.enqueue import HAND_OVER_OPTIONS, batch_of, enq_batch
 from stiqueue.errors import StiQueueError
 from stiqueue.limits import queue_name, suffixed
-from stiqueue.message import DEAD_SUFFIX
+from stiqueue.message import DEAD_SUFFIX, Receipt
 from stiqueue.web.access import LogInNeeded
 from stiqueue.web.addresses import counts_of, queue_in
 from stiqueue.web.console import Console, Visit, field_of
@@ -49,7 +52,7 @@ class Actions:
         try:
             body = body_of(text_of(fields, "body"), field_of(fields, "form"))
             options = options_of(fields)
-            receipt = await visit.link.client.enq_told(body, queue=queue, **options)
+            receipt = await _enqueue(visit.link.client, body, options | {"queue": queue})
         except StiQueueError as error:
             values = {name: values[0] for name, values in fields.items()}
             return self._console.page(
@@ -131,3 +134,9 @@ class Actions:
         """End what is under way: what it has not done stays as it was."""
         for task in self._under_way:
             task.cancel()
+
+
+async def _enqueue(client: AsyncSQClient, body: bytes, options: dict[str, Any]) -> Receipt:
+    """Do as `enq` with these options, but return the server's whole answer: people are told that it was there."""
+    batch = batch_of(session_of(client), [body], **HAND_OVER_OPTIONS | options)
+    return await enq_batch(session_of(client), batch, client.timeout)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
+from stiqueue.aio import AsyncSQClient
 from stiqueue.client.calls.diagnosis import hint
 from stiqueue.client.calls.endpoint import Endpoint
 from stiqueue.errors import AccessDenied, NotSupported, StiQueueError, Unavailable
 from stiqueue.v1 import queue_pb2 as pb
 from stiqueue.v1.queue_pb2_grpc import QueueServiceStub
-from stiqueue.web.client import ConsoleClient
 from stiqueue.web.options import WebOptions
 from stiqueue.wire.status import from_wire, handshake_failed
 
@@ -71,7 +71,7 @@ class Link:
         self._options = options
         self._token = token
         self._channel: Any = None
-        self._client: ConsoleClient | None = None
+        self._client: AsyncSQClient | None = None
 
     async def counts(self, queues: Sequence[str] = ()) -> list[pb.QueueCounts]:
         """Return the counts of `queues`; of none: of every queue in use that the token may look at."""
@@ -149,11 +149,11 @@ class Link:
         return True
 
     @property
-    def client(self) -> ConsoleClient:
+    def client(self) -> AsyncSQClient:
         """The client that acts, with the rights of the token."""
         if self._client is None:
             options = self._options
-            self._client = ConsoleClient(
+            self._client = AsyncSQClient(
                 options.host,
                 options.port,
                 logging.getLogger("stiqueue.web"),

@@ -203,7 +203,8 @@ class JetStreamEngine:
         if subscription.ids:
             raise NotSupported("ids: a JetStream consumer cannot be asked for single messages")
         consumer = JetStreamConsumer(self, subscription, wake)
-        return self._consumers.setdefault(consumer, consumer)
+        self._consumers[consumer] = consumer
+        return consumer
 
     def leave(self, consumer: Holder) -> None:
         """Forget a consumer."""

@@ -91,13 +91,16 @@ class LaneRow:
 
     def copy(self) -> LaneRow:
         """Return a copy; `dataclasses.replace` takes five times as long."""
-        counters = self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq
-        return LaneRow(*counters, self.gone_from, self.gone_before, self.pack_end)
+        return LaneRow(*self._counters, self.gone_from, self.gone_before, self.pack_end)
 
     def columns(self) -> tuple[int | str, ...]:
         """Return the row of the table."""
-        counters = self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq
-        return *counters, self.crc(), self.gone_from, self.gone_before
+        return *self._counters, self.crc(), self.gone_from, self.gone_before
+
+    @property
+    def _counters(self) -> tuple[int, str, int, int, int, int, int]:
+        """The columns before the checksum."""
+        return self.no, self.place, self.priority, self.messages, self.bytes, self.last_id, self.seq
 
     def left_of(self, pack: range) -> range:
         """Return the keys of those messages of a pack that are not gone; `pack` are the keys of all."""

@@ -170,10 +170,10 @@ class Store(Tables):
             found += going
             if going == len(left):
                 whole.append(key)
-            elif not updated.keys().isdisjoint(left):
-                partly.append(key)
-            elif not going or (lane and gone.issuperset(left[:going]) and lane.begin(inside, left[going:])):
-                continue
+            elif updated.keys().isdisjoint(left) and (
+                not going or (lane and gone.issuperset(left[:going]) and lane.begin(inside, left[going:]))
+            ):
+                continue  # the row stays as it is
             else:
                 partly.append(key)
             if lane and len(left) < count:

@@ -97,12 +97,13 @@ class Tables:
     def lanes(self) -> list[LaneRow]:
         """Return all lanes, checked."""
         with self._reporting():
-            rows = self._db.execute("SELECT * FROM lane ORDER BY no").fetchall()
-            lanes = [(row[0], LaneRow.of(row)) for row in rows]
-        for no, lane in lanes:
-            if lane is None:
-                raise StoreDamaged(f"{self.path}: the counters of lane {no} are damaged")
-        return [lane for _, lane in lanes if lane is not None]
+            lanes = []
+            for row in self._db.execute("SELECT * FROM lane ORDER BY no").fetchall():
+                lane = LaneRow.of(row)
+                if lane is None:
+                    raise StoreDamaged(f"{self.path}: the counters of lane {row[0]} are damaged")
+                lanes.append(lane)
+        return lanes
 
     def requests(self) -> list[RequestRow]:
         """Return the remembered requests, checked."""
